@@ -1,0 +1,328 @@
+"""Paso 1: ajusta TinyLlama con LoRA sobre los registros de primeros auxilios.
+
+Uso:     python 01_train_lora.py
+         python 01_train_lora.py --base-model mini      (demostración, sin descarga)
+         python 01_train_lora.py --resume               (continúa tras Ctrl-C o un corte)
+Lee:     primeros_auxilios_500.jsonl y el modelo base (del hub, de una carpeta o «mini»).
+Escribe: modelo_chat/ con el adapter, el tokenizer, run.json y loss.png.
+Tarda:   minutos con GPU; del orden de una hora con TinyLlama en una CPU de 2 núcleos.
+No hace: no cambia el modelo base, no recorta registros largos y no publica nada.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import nurse_common as common
+from nurse_engines import Base, encode_chat, environment, load_model, load_tokenizer, resolve_base
+
+LABEL_IGNORED = -100  # PyTorch no cuenta estas posiciones en la pérdida
+SAVE_STEPS = 25  # pasos entre puntos de control: unos minutos en una CPU
+LOG_STEPS = 5  # pasos entre puntos de la curva
+
+
+def split_by_question(rows: list[Any], fraction: float, seed: int) -> tuple[list[Any], list[Any]]:
+    """Aparta `fraction` de las preguntas (ya únicas tras `load_records`) para evaluar."""
+    held_out = round(len(rows) * fraction)
+    if fraction and len(rows) > 1:
+        held_out = min(max(held_out, 1), len(rows) - 1)
+    chosen = set(random.Random(seed).sample(range(len(rows)), held_out))
+    train = [row for index, row in enumerate(rows) if index not in chosen]
+    return train, [rows[index] for index in sorted(chosen)]
+
+
+def encode_record(tokenizer: Any, row: common.Record) -> dict[str, list[int]]:
+    """Ids y etiquetas de un registro: solo se supervisan la respuesta y `</s>`.
+
+    La máscara es por posición (longitud del prompt), nunca por id: en TinyLlama el relleno es
+    el propio `</s>` y enmascararlo por id enseñaría a no parar nunca.
+    """
+    messages = common.build_messages(common.question_of(row), row["output"])
+    prompt = encode_chat(tokenizer, messages[:1], add_generation_prompt=True)
+    ids = encode_chat(tokenizer, messages, add_generation_prompt=False)
+    if ids[: len(prompt)] != prompt or ids[-1] != tokenizer.eos_token_id:
+        common.fail(f"Línea {row['line']}: este tokenizer no admite la plantilla del proyecto.")
+    return {"input_ids": ids, "labels": [LABEL_IGNORED] * len(prompt) + ids[len(prompt) :]}
+
+
+def encode_all(tokenizer: Any, rows: list[common.Record], limit: int, source: Path) -> Any:
+    """`datasets.Dataset` con los registros en ids. Un registro largo se nombra, no se recorta."""
+    from datasets import Dataset
+
+    encoded = [encode_record(tokenizer, row) for row in rows]
+    sizes = [(row["line"], len(item["input_ids"])) for row, item in zip(rows, encoded, strict=True)]
+    long = [f"línea {line} ({size} tokens)" for line, size in sizes if size > limit]
+    if long:
+        shown = ", ".join(long[:5]) + (f" y {len(long) - 5} más" if len(long) > 5 else "")
+        advice = "Acortar la respuesta o subir --max-length."
+        common.fail(f"{source.name}: hay registros de más de {limit} tokens: {shown}. {advice}")
+    return Dataset.from_list(encoded)
+
+
+def show_example(tokenizer: Any, item: dict[str, list[int]]) -> dict[str, Any]:
+    """Imprime un registro tal como lo ve el modelo, con lo que aprende entre « »."""
+    start = item["labels"].count(LABEL_IGNORED)
+    prompt = tokenizer.decode(item["input_ids"][:start])
+    answer = tokenizer.decode(item["input_ids"])[len(prompt) :]
+    supervised = len(item["input_ids"]) - start
+    print(f"Ejemplo ({len(item['input_ids'])} tokens; aprende los {supervised} entre « »):")
+    print("  " + f"{prompt}«{answer}»".replace("\n", "\n  "))
+    return {"text": prompt + answer, "supervised": answer, "supervised_tokens": supervised}
+
+
+def add_lora(model: Any, args: argparse.Namespace, base: Base) -> Any:
+    """Congela la base y le añade las matrices LoRA en float32."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=args.lora_r,
+        lora_alpha=args.lora_alpha,
+        lora_dropout=args.lora_dropout,
+        target_modules=args.target_modules.split(","),
+        bias=args.lora_bias,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        model = get_peft_model(model, config)
+    except ValueError:
+        common.fail(f"La base {base.name} no tiene las capas «{args.target_modules}».")
+    # PEFT guardaría la ruta local; el id es lo que sirve en otro equipo.
+    model.peft_config["default"].base_model_name_or_path = base.name
+    model.peft_config["default"].revision = base.revision
+    return model
+
+
+def held_out_loss(model: Any, dataset: Any, batch_size: int) -> float | None:
+    """Pérdida media por token supervisado (nats) en los registros apartados; None si no hay."""
+    import torch
+    from transformers import DataCollatorWithFlattening
+
+    collate = DataCollatorWithFlattening(return_tensors="pt")
+    total, tokens = 0.0, 0
+    model.eval()
+    for batch_rows in dataset.batch(batch_size) if len(dataset) else ():
+        pairs = zip(batch_rows["input_ids"], batch_rows["labels"], strict=True)
+        batch = collate([{"input_ids": ids, "labels": labels} for ids, labels in pairs])
+        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        with torch.no_grad():
+            # use_cache=False: con caché no se aplica la máscara entre registros contiguos.
+            loss = model(**batch, use_cache=False).loss.item()
+        count = int((batch["labels"] != LABEL_IGNORED).sum())
+        total, tokens = total + loss * count, tokens + count
+    return total / tokens if tokens else None
+
+
+def build_trainer(model: Any, dataset: Any, dtype: str, args: argparse.Namespace, out: Path) -> Any:
+    """`Trainer` sin relleno: los registros de un paso van seguidos en una sola fila.
+
+    Cada uno conserva sus posiciones y no ve a los demás, así que la pérdida es la misma que con
+    relleno, sin calcular los ~100 tokens vacíos por registro de la práctica.
+    """
+    from transformers import DataCollatorWithFlattening, Trainer, TrainingArguments
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+    settings = TrainingArguments(
+        output_dir=str(out),
+        per_device_train_batch_size=args.batch_size,
+        gradient_accumulation_steps=args.grad_accum,
+        num_train_epochs=args.epochs,
+        max_steps=args.max_steps or -1,
+        learning_rate=args.learning_rate,
+        lr_scheduler_type=args.scheduler,
+        warmup_steps=args.warmup,
+        bf16=dtype == "bfloat16",
+        fp16=dtype == "float16",
+        use_cpu=model.device.type == "cpu",
+        dataloader_pin_memory=model.device.type == "cuda",
+        logging_steps=LOG_STEPS,
+        logging_first_step=True,
+        save_steps=SAVE_STEPS,
+        save_total_limit=2,
+        seed=args.seed,
+    )
+    collator = DataCollatorWithFlattening()
+    trainer = Trainer(model, settings, train_dataset=dataset, data_collator=collator)
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    return trainer
+
+
+def progress_callback() -> Any:
+    """Barra con tiempo restante; Ctrl-C guarda un punto de control y para al acabar el paso."""
+    from tqdm import tqdm
+    from transformers import TrainerCallback
+
+    class Progress(TrainerCallback):
+        interrupted = False
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="paso")
+            self.previous = signal.signal(signal.SIGINT, self.on_interrupt)
+
+        def on_interrupt(self, *_: Any) -> None:
+            signal.signal(signal.SIGINT, self.previous)  # el segundo Ctrl-C corta en el acto
+            self.interrupted = True
+            self.bar.write("Ctrl-C: se guarda un punto de control al terminar este paso.")
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.bar.update(state.global_step - self.bar.n)
+            if self.interrupted:
+                control.should_save = control.should_training_stop = True
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any, **_: Any) -> None:
+            if "loss" in logs:
+                self.bar.set_postfix_str(f"pérdida {float(logs['loss']):.3f}")
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.bar.close()
+            signal.signal(signal.SIGINT, self.previous)
+
+    return Progress()
+
+
+def prepare_checkpoints(args: argparse.Namespace, plan: dict[str, Any]) -> Path:
+    """Carpeta de puntos de control; solo se reanuda el mismo entrenamiento."""
+    folder = args.output.with_name(f"{args.output.name}_checkpoints")
+    started = any(folder.glob("checkpoint-*"))
+    if args.resume and not started:
+        common.fail(f"No hay nada que reanudar en {folder}. Ejecutar sin --resume.")
+    if started and not args.resume:
+        advice = "Continuarlo con --resume, o borrar esa carpeta para empezar de nuevo."
+        common.fail(f"Hay un entrenamiento a medias en {folder}. {advice}")
+    if args.resume:
+        saved = common.read_json(folder / "plan.json", "01_train_lora.py")
+        changed = ", ".join(name for name in plan if saved.get(name) != plan[name])
+        if changed:
+            common.fail(f"No se puede reanudar {folder}: ha cambiado {changed}.")
+    folder.mkdir(parents=True, exist_ok=True)
+    common.write_json(folder / "plan.json", plan)
+    return folder
+
+
+def plot_loss(log: list[Any], before: float | None, after: float | None, file: Path) -> None:
+    """Curva de pérdida: entrenamiento por paso y evaluación antes y después."""
+    import matplotlib
+
+    matplotlib.use("Agg")  # sin ventana: también en un servidor
+    from matplotlib import pyplot
+
+    steps, losses = zip(*((i["step"], i["loss"]) for i in log if "loss" in i), strict=True)
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    axes.plot(steps, losses, label="entrenamiento")
+    if before is not None:
+        axes.plot([0, steps[-1]], [before, after], "o--", label="registros apartados")
+    axes.set(xlabel="paso", ylabel="pérdida por token (nats)", title="Entrenamiento LoRA")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(file, dpi=120)
+    pyplot.close(figure)
+
+
+def save_stage(output: Path, model: Any, tokenizer: Any, base: Base, run: Any, log: Any) -> None:
+    """Escribe `modelo_chat/` completo o nada."""
+    with common.staged(output, folder=True) as folder:
+        # Sin capas de embeddings: LoRA no las toca y buscarlas consultaría el hub.
+        model.save_pretrained(folder, save_embedding_layers=False)
+        common.discard(folder / "README.md")  # plantilla vacía de PEFT; la ficha la escribe 02
+        tokenizer.save_pretrained(folder)
+        shutil.copyfile(base.path / "tokenizer.model", folder / "tokenizer.model")
+        loss = run["metrics"]
+        plot_loss(log, loss["eval_loss_before"], loss["eval_loss_after"], folder / "loss.png")
+        common.write_json(folder / "run.json", run)
+
+
+def describe(loss: float | None) -> str:
+    return "ninguno" if loss is None else f"pérdida {loss:.3f}, perplejidad {math.exp(loss):.1f}"
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = common.SpanishParser(__doc__)
+    whole, real, share = common.number(int, 1), common.number(float, 0), common.number(float, 0, 1)
+    for flag, kind, value, text in (
+        ("--base-model", str, common.BASE_MODEL, "id del hub, carpeta o «mini»"),
+        ("--data", Path, common.DATA_FILE, "registros JSONL"),
+        ("--output", Path, common.ADAPTER_DIR, "carpeta que se crea"),
+        ("--max-records", whole, 500, "registros como máximo"),
+        ("--max-length", whole, common.MAX_LENGTH, "tokens por registro como máximo"),
+        ("--eval-fraction", share, 0.1, "parte apartada para evaluar"),
+        ("--epochs", real, 1.0, "pasadas por los registros"),
+        ("--max-steps", whole, None, "para tras estos pasos, aunque queden registros"),
+        ("--batch-size", whole, 4, "registros en memoria a la vez"),
+        ("--grad-accum", whole, 1, "lotes que se acumulan por paso"),
+        ("--learning-rate", real, 2e-4, "tasa de aprendizaje máxima"),
+        ("--scheduler", str, "cosine", "forma de la tasa: cosine, linear o constant"),
+        ("--warmup", share, 0.03, "parte inicial en que sube la tasa"),
+        ("--lora-r", whole, 8, "rango de las matrices LoRA"),
+        ("--lora-alpha", whole, 16, "escala LoRA: alpha / r"),
+        ("--lora-dropout", share, 0.05, "dropout a la entrada de LoRA"),
+        ("--lora-bias", str, "none", "sesgos que se entrenan: none, all o lora_only"),
+        ("--target-modules", str, "q_proj,v_proj", "capas con LoRA, separadas por comas"),
+        ("--seed", common.number(int, 0), common.SEED, "semilla"),
+    ):
+        shown = "" if value is None else " (por defecto: %(default)s)"
+        parser.add(flag, type=kind, default=value, help=text + shown)
+    parser.add("--resume", action="store_true", help="continúa un entrenamiento interrumpido")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    rows, warnings = common.load_records(args.data)
+    print("".join(f"Aviso: {text}\n" for text in warnings), end="")
+    base = resolve_base(args.base_model)
+    device, dtype, reason = common.pick_device()
+    print(f"[1/4] Base: {base.name}. Cálculo: {device}, {dtype} ({reason}).")
+
+    tokenizer = load_tokenizer(base.path)
+    parts = split_by_question(rows[: args.max_records], args.eval_fraction, args.seed)
+    train, held_out = (encode_all(tokenizer, part, args.max_length, args.data) for part in parts)
+    print(f"[2/4] Registros: {len(train)} para entrenar, {len(held_out)} apartados para evaluar.")
+    example = show_example(tokenizer, train[0])
+    plan = {k: v for k, v in vars(args).items() if k not in ("output", "resume", "data")}
+    plan |= {"base_model": base.record(), "dataset_sha256": common.sha256_file(args.data)}
+    checkpoints = prepare_checkpoints(args, plan)
+
+    from transformers import set_seed
+
+    set_seed(args.seed)
+    model = add_lora(load_model(base.path, dtype).to(device), args, base)
+    trainable, total = model.get_nb_trainable_parameters()
+    print(f"[3/4] Se entrenan {trainable:,} de {total:,} parámetros ({trainable / total:.2%}).")
+    before = held_out_loss(model, held_out, args.batch_size)
+    print(f"      Registros apartados, antes: {describe(before)}")
+    progress, started = progress_callback(), time.perf_counter()
+    trainer = build_trainer(model, train, dtype, args, checkpoints)
+    trainer.add_callback(progress)
+    trainer.train(resume_from_checkpoint=args.resume)
+    seconds = round(time.perf_counter() - started, 1)
+    if progress.interrupted:
+        print(f"Detenido en el paso {trainer.state.global_step}. Para continuar: --resume")
+        return 130
+    after = held_out_loss(model, held_out, args.batch_size)
+    print(f"      Registros apartados, después: {describe(after)}")
+
+    run = plan | {
+        "records": {"file": args.data.name, "train": len(train), "held_out": len(held_out)},
+        "trainable_parameters": trainable,
+        "compute": {"device": device, "dtype": dtype, "reason": reason},
+        "metrics": {"seconds": seconds, "eval_loss_before": before, "eval_loss_after": after},
+        "prompt_sha256": common.prompt_hash(),
+        "example": example,
+        "environment": environment(),
+    }
+    save_stage(args.output, model, tokenizer, base, run, trainer.state.log_history)
+    common.discard(checkpoints)
+    print(f"[4/4] Guardado en {args.output}. Siguiente: python 02_create_model_nurse.py")
+    return 0
+
+
+if __name__ == "__main__":
+    common.run_script(main)

@@ -1,0 +1,300 @@
+"""Lo que dos o más pasos de TinyLlama Nurse deben compartir: rutas, prompt, registros, errores.
+
+Al importarse solo usa la biblioteca estándar: `03_export_model_nurse.py` y el chat con GGUF
+arrancan sin torch ni transformers. No entrena, no fusiona y no genera texto.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+ROOT = Path(__file__).resolve().parent
+DATA_FILE = ROOT / "primeros_auxilios_500.jsonl"
+ADAPTER_DIR = ROOT / "modelo_chat"  # lo escribe 01
+MODEL_DIR = ROOT / "model_nurse_final"  # lo escribe 02
+MINI_BASE_DIR = ROOT / "modelo_base_mini"
+
+BASE_MODEL = "TinyLlama/TinyLlama-1.1B-Chat-v1.0"
+BASE_REVISION = "fe8a4ea1ffedaf415f4da2f062534de366a451e6"  # commit del hub, inmutable
+SEED = 42
+MAX_LENGTH = 256  # tokens por registro, el límite de la práctica
+
+SYSTEM_PROMPT = "Eres un asistente experto en enfermería universitaria."
+USER_PREFIX = "\nUsuario: "
+ASSISTANT_PREFIX = "\nEnfermero:"  # sin espacio final: así es prefijo en tokens del texto completo
+STOP_TEXT = "\nUsuario:"  # segunda guardia, además de </s>
+# Con `bos_token` dentro, todo cliente que respeta la plantilla (transformers, vLLM, llama.cpp)
+# pone `<s>` exactamente una vez. El salto de línea del usuario se vuelve espacio también aquí,
+# para que ningún cliente deje falsificar un turno.
+CHAT_TEMPLATE = (
+    "{{- bos_token -}}"
+    "{%- if messages[0]['role'] == 'system' -%}{{- messages[0]['content'] -}}"
+    "{%- else -%}{{- '" + SYSTEM_PROMPT + "' -}}{%- endif -%}"
+    "{%- for message in messages -%}"
+    "{%- if message['role'] == 'user' -%}"
+    "{{- '\\nUsuario: ' + (message['content'] | replace('\\n', ' ')) -}}"
+    "{%- elif message['role'] == 'assistant' -%}"
+    "{{- '\\nEnfermero: ' + message['content'] + eos_token -}}"
+    "{%- endif -%}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '\\nEnfermero:' -}}{%- endif -%}"
+)
+
+TEMPERATURE, TOP_P, MAX_NEW_TOKENS = 0.6, 0.9, 200  # muestreo de la práctica
+
+# Preguntas fijas: 02 prueba con ellas la fusión y 03 la del GGUF.
+PROBE_QUESTIONS = (
+    "¿Qué debo hacer si un compañero se quema la mano con agua hirviendo?",
+    "Un adulto no responde y no respira con normalidad, ¿qué hago?",
+    "¿Cómo se detiene una hemorragia de la nariz?",
+)
+
+Record = dict[str, Any]  # una línea del JSONL
+Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": texto}
+
+
+class NurseError(Exception):
+    """Algo que la persona puede arreglar: una línea que dice qué pasa y qué hacer."""
+
+
+def clean_question(text: str) -> str:
+    """Deja la pregunta en una línea y sin tokens de control (`</s>` pasa a `< /s>`)."""
+    text = re.sub(r"<(?=/?s>|unk>|0x[0-9A-Fa-f]{2}>)", "< ", text)
+    return " ".join(text.split())
+
+
+def build_messages(question: str, answer: str | None = None) -> list[Message]:
+    """Un turno: la pregunta y, si se conoce, la respuesta."""
+    turn = [{"role": "user", "content": clean_question(question)}]
+    return turn if answer is None else [*turn, {"role": "assistant", "content": answer}]
+
+
+def prompt_hash() -> str:
+    """SHA-256 de la plantilla: dice si dos modelos se entrenaron con el mismo prompt."""
+    return hashlib.sha256(CHAT_TEMPLATE.encode()).hexdigest()
+
+
+def question_of(row: Record) -> str:
+    """Pregunta completa: `instruction` y, si lo hay, `input` (la práctica lo perdía)."""
+    return clean_question(f"{row['instruction']} {row.get('input') or ''}")
+
+
+def load_records(path: Path) -> tuple[list[Record], list[str]]:
+    """Registros (con su número de línea en `line`) y avisos. NurseError con archivo y línea.
+
+    Rechaza JSON roto, campos vacíos y una misma pregunta con dos respuestas. Los duplicados
+    exactos se juntan con un aviso.
+    """
+    if not path.is_file():
+        fail(f"No encuentro los datos: {path}. Indicar el archivo con --data.")
+    rows: list[Record] = []
+    warnings: list[str] = []
+    seen: dict[str, Record] = {}
+    for line, row in _read_jsonl(path):
+        key = question_of(row).casefold()
+        first = seen.get(key)
+        if first is None:
+            seen[key] = row
+            rows.append(row)
+        elif first["output"].split() == row["output"].split():
+            warnings.append(
+                f"{path.name}, línea {line}: repite la línea {first['line']}; se omite."
+            )
+        else:
+            fail(
+                f"{path.name}, líneas {first['line']} y {line}: la misma pregunta tiene dos "
+                "respuestas distintas. Corregir o borrar una de las dos."
+            )
+        warnings += [f"{path.name}, línea {line}: {text}" for text in _doubts(row)]
+    if not rows:
+        fail(f"{path.name}: no contiene ningún registro. Indicar otro archivo con --data.")
+    return rows, warnings
+
+
+def _read_jsonl(path: Path) -> Iterator[tuple[int, Record]]:
+    """Da (línea, registro) con los tres campos de la práctica comprobados."""
+    try:
+        # «utf-8-sig»: el Bloc de notas de Windows antepone una marca BOM.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError:
+        fail(f"{path.name}: no está en UTF-8. Guardarlo como UTF-8 y repetir.")
+    for line, raw in enumerate(lines, start=1):
+        if not raw.strip():
+            continue
+        try:
+            row = json.loads(raw)
+        except json.JSONDecodeError as error:
+            fail(f"{path.name}, línea {line}: JSON roto ({error.msg}, columna {error.colno}).")
+        if not isinstance(row, dict):
+            fail(
+                f"{path.name}, línea {line}: se espera un objeto {{...}} con instruction y output."
+            )
+        for field in ("instruction", "output", "input"):
+            text = row.get(field) or ""
+            if not isinstance(text, str) or not (text.strip() or field == "input"):
+                fail(f"{path.name}, línea {line}: falta el campo «{field}» o está vacío.")
+        yield line, {**row, "output": row["output"].strip(), "line": line}
+
+
+def _doubts(row: Record) -> Iterator[str]:
+    """Avisos que no impiden entrenar; la revisión completa es `data_audit/audit_records.py`."""
+    if row.get("gravedad") == "vital" and "112/911" not in row["output"]:
+        yield "es de gravedad vital y la respuesta no manda llamar al 112/911."
+
+
+def pick_device() -> tuple[str, str, str]:
+    """(dispositivo, dtype de los pesos base, motivo). LoRA se entrena siempre en float32."""
+    import torch  # tarda segundos: solo lo pagan los pasos que usan un modelo
+
+    if torch.cuda.is_available():
+        # `is_bf16_supported()` dice que sí en una RTX 2060, pero allí bf16 se emula y es lento.
+        if torch.cuda.get_device_capability() >= (8, 0):
+            return "cuda", "bfloat16", f"{torch.cuda.get_device_name()}, con unidades bf16"
+        return "cuda", "float16", f"{torch.cuda.get_device_name()}, sin unidades bf16"
+    features = torch.cpu.get_capabilities()
+    if features.get("avx512_bf16") or features.get("amx_bf16"):
+        return "cpu", "bfloat16", "sin GPU CUDA; la CPU tiene instrucciones bf16"
+    return "cpu", "float32", "sin GPU CUDA; la CPU no tiene instrucciones bf16"
+
+
+def fail(message: str) -> NoReturn:
+    """Detiene el paso con un mensaje para la persona (código 1)."""
+    raise NurseError(message)
+
+
+def require_stage(folder: Path, files: tuple[str, ...], made_by: str) -> None:
+    """Comprueba que la etapa anterior está completa; si no, nombra el script que la crea."""
+    if not folder.is_dir():
+        fail(f"No encuentro {folder.name}/ ({folder}). Ejecutar antes: python {made_by}")
+    missing = ", ".join(name for name in files if not (folder / name).is_file())
+    if missing:
+        fail(
+            f"{folder.name}/ está incompleta: falta {missing}. Ejecutar de nuevo: python {made_by}"
+        )
+
+
+def read_json(path: Path, made_by: str) -> dict[str, Any]:
+    """Lee un JSON de una etapa anterior. NurseError si está dañado."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        fail(f"{path} está dañado. Ejecutar de nuevo: python {made_by}")
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Escribe JSON legible, con acentos."""
+    text = json.dumps(data, ensure_ascii=False, indent=2) + "\n"
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+@contextmanager
+def staged(final: Path, folder: bool = False) -> Iterator[Path]:
+    """Ruta temporal hermana que pasa a llamarse `final` solo si el bloque termina bien.
+
+    Lo que existe con su nombre definitivo está completo; si algo falla, lo anterior sigue intacto.
+    """
+    partial = final.with_name(f"{final.name}.parcial")
+    discard(partial)
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        if folder:
+            partial.mkdir()
+        yield partial
+        if folder and final.exists():
+            old = final.with_name(f"{final.name}.anterior")
+            discard(old)
+            final.rename(old)
+            partial.rename(final)
+            discard(old)
+        else:
+            os.replace(partial, final)
+    finally:
+        discard(partial)
+
+
+def discard(path: Path) -> None:
+    """Borra un archivo o carpeta si existe."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 en hexadecimal, leído por bloques."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class _SpanishFormatter(argparse.RawDescriptionHelpFormatter):
+    def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None = None) -> None:
+        super().add_usage(usage, actions, groups, "uso: ")
+
+
+class SpanishParser(argparse.ArgumentParser):
+    """`argparse` con ayuda y errores en español; el uso incorrecto sale con código 2."""
+
+    def __init__(self, description: str | None) -> None:
+        super().__init__(description=description, add_help=False, formatter_class=_SpanishFormatter)
+        self.add = self.add_argument_group("opciones").add_argument
+        self.add("-h", "--help", action="help", help="muestra esta ayuda y sale")
+
+    def error(self, message: str) -> NoReturn:
+        for english, spanish in (
+            ("unrecognized arguments", "opción desconocida"),
+            ("expected one argument", "falta el valor"),
+            ("invalid choice", "valor no admitido"),
+            ("choose from", "elegir entre"),
+            ("argument ", "opción "),
+        ):
+            message = message.replace(english, spanish)
+        self.exit(2, f"{self.format_usage()}Error: {message}\n")
+
+
+def number(kind: type, low: float, high: float = float("inf")) -> Callable[[str], float]:
+    """Tipo de `argparse`: un número entre `low` y `high`, ambos incluidos."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"«{text}» no es un número entre {low} y {high}")
+        return value
+
+    return parse
+
+
+def run_script(main: Callable[[], int]) -> NoReturn:
+    """Ejecuta `main` y termina: 0 hecho, 1 no se pudo, 130 detenido por la persona."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # consola de Windows en cp1252
+    try:
+        sys.exit(main())
+    except NurseError as error:
+        message, code = f"Error: {error}", 1
+    except KeyboardInterrupt:
+        message, code = "Detenido por el usuario. No queda nada a medias.", 130
+    except OSError as error:
+        reason = _OS_REASONS.get(error.errno, error.strerror or str(error))
+        message, code = f"Error: {error.filename or 'el disco'}: {reason}.", 1
+    print(message, file=sys.stderr)
+    sys.exit(code)
+
+
+_OS_REASONS = {
+    errno.ENOSPC: "no queda espacio; liberar sitio y repetir",
+    errno.EACCES: "sin permiso; cerrar el programa que lo tenga abierto y repetir",
+}
