@@ -9,8 +9,6 @@ Tarda:   minutos con GPU; del orden de una hora con TinyLlama en una CPU de 2 n�
 No hace: no cambia el modelo base, no recorta registros largos y no publica nada.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import random
@@ -24,15 +22,14 @@ import nurse_common as common
 from nurse_engines import Base, encode_chat, environment, load_model, load_tokenizer, resolve_base
 
 LABEL_IGNORED = -100  # PyTorch no cuenta estas posiciones en la pérdida
-SAVE_STEPS = 25  # pasos entre puntos de control: unos minutos en una CPU
-LOG_STEPS = 5  # pasos entre puntos de la curva
+SAVE_STEPS, LOG_STEPS = 25, 5  # cada cuántos pasos hay punto de control y punto de la curva
 
 
 def split_by_question(rows: list[Any], fraction: float, seed: int) -> tuple[list[Any], list[Any]]:
-    """Aparta `fraction` de las preguntas (ya únicas tras `load_records`) para evaluar."""
-    held_out = round(len(rows) * fraction)
-    if fraction and len(rows) > 1:
-        held_out = min(max(held_out, 1), len(rows) - 1)
+    """Aparta `fraction` de las preguntas (ya únicas tras `load_records`), al menos una."""
+    if len(rows) < 2:
+        common.fail("Hacen falta dos registros: uno para entrenar y otro para evaluar.")
+    held_out = min(max(round(len(rows) * fraction), 1), len(rows) - 1)
     chosen = set(random.Random(seed).sample(range(len(rows)), held_out))
     train = [row for index, row in enumerate(rows) if index not in chosen]
     return train, [rows[index] for index in sorted(chosen)]
@@ -58,11 +55,12 @@ def encode_all(tokenizer: Any, rows: list[common.Record], limit: int, source: Pa
 
     encoded = [encode_record(tokenizer, row) for row in rows]
     sizes = [(row["line"], len(item["input_ids"])) for row, item in zip(rows, encoded, strict=True)]
-    long = [f"línea {line} ({size} tokens)" for line, size in sizes if size > limit]
+    long = [f"línea {line} ({size})" for line, size in sizes if size > limit]
     if long:
         shown = ", ".join(long[:5]) + (f" y {len(long) - 5} más" if len(long) > 5 else "")
-        advice = "Acortar la respuesta o subir --max-length."
-        common.fail(f"{source.name}: hay registros de más de {limit} tokens: {shown}. {advice}")
+        common.fail(
+            f"{source.name}: pasan de {limit} tokens: {shown}. Acortar o usar --max-length."
+        )
     return Dataset.from_list(encoded)
 
 
@@ -71,59 +69,57 @@ def show_example(tokenizer: Any, item: dict[str, list[int]]) -> dict[str, Any]:
     start = item["labels"].count(LABEL_IGNORED)
     prompt = tokenizer.decode(item["input_ids"][:start])
     answer = tokenizer.decode(item["input_ids"])[len(prompt) :]
-    supervised = len(item["input_ids"]) - start
-    print(f"Ejemplo ({len(item['input_ids'])} tokens; aprende los {supervised} entre « »):")
+    size = len(item["input_ids"])
+    print(f"Ejemplo ({size} tokens; aprende los {size - start} entre « »):")
     print("  " + f"{prompt}«{answer}»".replace("\n", "\n  "))
-    return {"text": prompt + answer, "supervised": answer, "supervised_tokens": supervised}
+    return {"prompt": prompt, "supervised": answer, "supervised_tokens": size - start}
 
 
 def add_lora(model: Any, args: argparse.Namespace, base: Base) -> Any:
     """Congela la base y le añade las matrices LoRA en float32."""
     from peft import LoraConfig, get_peft_model
+    from transformers import set_seed
 
-    config = LoraConfig(
-        r=args.lora_r,
-        lora_alpha=args.lora_alpha,
-        lora_dropout=args.lora_dropout,
-        target_modules=args.target_modules.split(","),
-        bias=args.lora_bias,
-        task_type="CAUSAL_LM",
-    )
-    try:
-        model = get_peft_model(model, config)
-    except ValueError:
-        common.fail(f"La base {base.name} no tiene las capas «{args.target_modules}».")
+    set_seed(args.seed)
+    layers = args.target_modules.split(",")
+    if not {name.rpartition(".")[2] for name, _ in model.named_modules()}.issuperset(layers):
+        common.fail(f"--target-modules: la base {base.name} no tiene todas las capas {layers}.")
+    size = {"r": args.lora_r, "lora_alpha": args.lora_alpha, "lora_dropout": args.lora_dropout}
+    config = LoraConfig(**size, target_modules=layers, bias=args.lora_bias, task_type="CAUSAL_LM")
+    model = get_peft_model(model, config)
     # PEFT guardaría la ruta local; el id es lo que sirve en otro equipo.
     model.peft_config["default"].base_model_name_or_path = base.name
     model.peft_config["default"].revision = base.revision
     return model
 
 
-def held_out_loss(model: Any, dataset: Any, batch_size: int) -> float | None:
-    """Pérdida media por token supervisado (nats) en los registros apartados; None si no hay."""
+def held_out_loss(model: Any, dataset: Any, batch_size: int, when: str) -> float:
+    """Pérdida media por token supervisado (nats) en los registros apartados."""
     import torch
     from transformers import DataCollatorWithFlattening
 
     collate = DataCollatorWithFlattening(return_tensors="pt")
     total, tokens = 0.0, 0
     model.eval()
-    for batch_rows in dataset.batch(batch_size) if len(dataset) else ():
-        pairs = zip(batch_rows["input_ids"], batch_rows["labels"], strict=True)
-        batch = collate([{"input_ids": ids, "labels": labels} for ids, labels in pairs])
+    for start in range(0, len(dataset), batch_size):
+        rows = dataset.select(range(start, min(start + batch_size, len(dataset))))
+        batch = collate(list(rows))
         batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
         with torch.no_grad():
             # use_cache=False: con caché no se aplica la máscara entre registros contiguos.
             loss = model(**batch, use_cache=False).loss.item()
         count = int((batch["labels"] != LABEL_IGNORED).sum())
         total, tokens = total + loss * count, tokens + count
-    return total / tokens if tokens else None
+    print(f"      {when}: pérdida {total / tokens:.3f}, perplejidad {math.exp(total / tokens):.1f}")
+    return total / tokens
 
 
-def build_trainer(model: Any, dataset: Any, dtype: str, args: argparse.Namespace, out: Path) -> Any:
-    """`Trainer` sin relleno: los registros de un paso van seguidos en una sola fila.
+def build_trainer(
+    model: Any, data: Any, dtype: str, args: argparse.Namespace, out: Path, progress: Any
+) -> Any:
+    """`Trainer` sin relleno: los registros de un lote van seguidos, sin verse entre sí.
 
-    Cada uno conserva sus posiciones y no ve a los demás, así que la pérdida es la misma que con
-    relleno, sin calcular los ~100 tokens vacíos por registro de la práctica.
+    La pérdida es la misma que con relleno, sin calcular los ~70 tokens vacíos por registro.
     """
     from transformers import DataCollatorWithFlattening, Trainer, TrainingArguments
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -144,18 +140,16 @@ def build_trainer(model: Any, dataset: Any, dtype: str, args: argparse.Namespace
         logging_steps=LOG_STEPS,
         logging_first_step=True,
         save_steps=SAVE_STEPS,
-        save_total_limit=2,
         seed=args.seed,
     )
-    collator = DataCollatorWithFlattening()
-    trainer = Trainer(model, settings, train_dataset=dataset, data_collator=collator)
+    trainer = Trainer(model, settings, DataCollatorWithFlattening(), data, callbacks=[progress])
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     return trainer
 
 
 def progress_callback() -> Any:
-    """Barra con tiempo restante; Ctrl-C guarda un punto de control y para al acabar el paso."""
+    """Barra con tiempo restante; con Ctrl-C guarda un punto de control y para."""
     from tqdm import tqdm
     from transformers import TrainerCallback
 
@@ -167,18 +161,16 @@ def progress_callback() -> Any:
             self.previous = signal.signal(signal.SIGINT, self.on_interrupt)
 
         def on_interrupt(self, *_: Any) -> None:
-            signal.signal(signal.SIGINT, self.previous)  # el segundo Ctrl-C corta en el acto
             self.interrupted = True
+            signal.signal(signal.SIGINT, self.previous)  # el segundo Ctrl-C corta en el acto
             self.bar.write("Ctrl-C: se guarda un punto de control al terminar este paso.")
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.bar.update(state.global_step - self.bar.n)
+            losses = [item["loss"] for item in state.log_history if "loss" in item]
+            self.bar.set_postfix_str(f"pérdida {losses[-1]:.3f}" if losses else "")
             if self.interrupted:
                 control.should_save = control.should_training_stop = True
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any, **_: Any) -> None:
-            if "loss" in logs:
-                self.bar.set_postfix_str(f"pérdida {float(logs['loss']):.3f}")
 
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.bar.close()
@@ -194,8 +186,7 @@ def prepare_checkpoints(args: argparse.Namespace, plan: dict[str, Any]) -> Path:
     if args.resume and not started:
         common.fail(f"No hay nada que reanudar en {folder}. Ejecutar sin --resume.")
     if started and not args.resume:
-        advice = "Continuarlo con --resume, o borrar esa carpeta para empezar de nuevo."
-        common.fail(f"Hay un entrenamiento a medias en {folder}. {advice}")
+        common.fail(f"Entrenamiento a medias en {folder}: seguir con --resume o borrar la carpeta.")
     if args.resume:
         saved = common.read_json(folder / "plan.json", "01_train_lora.py")
         changed = ", ".join(name for name in plan if saved.get(name) != plan[name])
@@ -206,41 +197,30 @@ def prepare_checkpoints(args: argparse.Namespace, plan: dict[str, Any]) -> Path:
     return folder
 
 
-def plot_loss(log: list[Any], before: float | None, after: float | None, file: Path) -> None:
+def plot_loss(log: list[Any], metrics: dict[str, float], file: Path) -> None:
     """Curva de pérdida: entrenamiento por paso y evaluación antes y después."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")  # sin ventana: también en un servidor
-    from matplotlib import pyplot
-
+    figure = Figure(layout="constrained")  # sin pyplot no hace falta una ventana
+    axes = figure.subplots()
     steps, losses = zip(*((i["step"], i["loss"]) for i in log if "loss" in i), strict=True)
-    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
     axes.plot(steps, losses, label="entrenamiento")
-    if before is not None:
-        axes.plot([0, steps[-1]], [before, after], "o--", label="registros apartados")
-    axes.set(xlabel="paso", ylabel="pérdida por token (nats)", title="Entrenamiento LoRA")
-    axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
+    held_out = [metrics["eval_loss_before"], metrics["eval_loss_after"]]
+    axes.plot([0, steps[-1]], held_out, "o--", label="registros apartados")
+    axes.set(xlabel="paso", ylabel="pérdida por token (nats)", title="Entrenamiento LoRA", ylim=0)
     axes.legend()
-    figure.savefig(file, dpi=120)
-    pyplot.close(figure)
+    figure.savefig(file)
 
 
 def save_stage(output: Path, model: Any, tokenizer: Any, base: Base, run: Any, log: Any) -> None:
     """Escribe `modelo_chat/` completo o nada."""
     with common.staged(output, folder=True) as folder:
-        # Sin capas de embeddings: LoRA no las toca y buscarlas consultaría el hub.
-        model.save_pretrained(folder, save_embedding_layers=False)
+        model.save_pretrained(folder, save_embedding_layers=False)  # True consultaría el hub
         common.discard(folder / "README.md")  # plantilla vacía de PEFT; la ficha la escribe 02
         tokenizer.save_pretrained(folder)
         shutil.copyfile(base.path / "tokenizer.model", folder / "tokenizer.model")
-        loss = run["metrics"]
-        plot_loss(log, loss["eval_loss_before"], loss["eval_loss_after"], folder / "loss.png")
+        plot_loss(log, run["metrics"], folder / "loss.png")
         common.write_json(folder / "run.json", run)
-
-
-def describe(loss: float | None) -> str:
-    return "ninguno" if loss is None else f"pérdida {loss:.3f}, perplejidad {math.exp(loss):.1f}"
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -252,7 +232,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         ("--output", Path, common.ADAPTER_DIR, "carpeta que se crea"),
         ("--max-records", whole, 500, "registros como máximo"),
         ("--max-length", whole, common.MAX_LENGTH, "tokens por registro como máximo"),
-        ("--eval-fraction", share, 0.1, "parte apartada para evaluar"),
+        ("--eval-fraction", common.number(float, 0.01, 0.9), 0.1, "parte apartada para evaluar"),
         ("--epochs", real, 1.0, "pasadas por los registros"),
         ("--max-steps", whole, None, "para tras estos pasos, aunque queden registros"),
         ("--batch-size", whole, 4, "registros en memoria a la vez"),
@@ -276,7 +256,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     rows, warnings = common.load_records(args.data)
-    print("".join(f"Aviso: {text}\n" for text in warnings), end="")
+    print(*(f"Aviso: {text}\n" for text in warnings), sep="", end="")
     base = resolve_base(args.base_model)
     device, dtype, reason = common.pick_device()
     print(f"[1/4] Base: {base.name}. Cálculo: {device}, {dtype} ({reason}).")
@@ -290,27 +270,21 @@ def main(argv: list[str] | None = None) -> int:
     plan |= {"base_model": base.record(), "dataset_sha256": common.sha256_file(args.data)}
     checkpoints = prepare_checkpoints(args, plan)
 
-    from transformers import set_seed
-
-    set_seed(args.seed)
     model = add_lora(load_model(base.path, dtype).to(device), args, base)
     trainable, total = model.get_nb_trainable_parameters()
     print(f"[3/4] Se entrenan {trainable:,} de {total:,} parámetros ({trainable / total:.2%}).")
-    before = held_out_loss(model, held_out, args.batch_size)
-    print(f"      Registros apartados, antes: {describe(before)}")
+    before = held_out_loss(model, held_out, args.batch_size, "Apartados, antes")
     progress, started = progress_callback(), time.perf_counter()
-    trainer = build_trainer(model, train, dtype, args, checkpoints)
-    trainer.add_callback(progress)
+    trainer = build_trainer(model, train, dtype, args, checkpoints, progress)
     trainer.train(resume_from_checkpoint=args.resume)
     seconds = round(time.perf_counter() - started, 1)
     if progress.interrupted:
         print(f"Detenido en el paso {trainer.state.global_step}. Para continuar: --resume")
         return 130
-    after = held_out_loss(model, held_out, args.batch_size)
-    print(f"      Registros apartados, después: {describe(after)}")
+    after = held_out_loss(model, held_out, args.batch_size, "Apartados, después")
 
     run = plan | {
-        "records": {"file": args.data.name, "train": len(train), "held_out": len(held_out)},
+        "records": {"train": len(train), "held_out": len(held_out)},
         "trainable_parameters": trainable,
         "compute": {"device": device, "dtype": dtype, "reason": reason},
         "metrics": {"seconds": seconds, "eval_loss_before": before, "eval_loss_after": after},

@@ -4,8 +4,6 @@ Al importarse solo usa la biblioteca estándar: `03_export_model_nurse.py` y el 
 arrancan sin torch ni transformers. No entrena, no fusiona y no genera texto.
 """
 
-from __future__ import annotations
-
 import argparse
 import errno
 import hashlib
@@ -59,8 +57,7 @@ PROBE_QUESTIONS = (
     "¿Cómo se detiene una hemorragia de la nariz?",
 )
 
-Record = dict[str, Any]  # una línea del JSONL
-Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": texto}
+Record, Message = dict[str, Any], dict[str, str]  # línea del JSONL; {"role": …, "content": …}
 
 
 class NurseError(Exception):
@@ -254,7 +251,6 @@ class SpanishParser(argparse.ArgumentParser):
             ("unrecognized arguments", "opción desconocida"),
             ("expected one argument", "falta el valor"),
             ("invalid choice", "valor no admitido"),
-            ("choose from", "elegir entre"),
             ("argument ", "opción "),
         ):
             message = message.replace(english, spanish)
@@ -290,6 +286,10 @@ def run_script(main: Callable[[], int]) -> NoReturn:
     except OSError as error:
         reason = _OS_REASONS.get(error.errno, error.strerror or str(error))
         message, code = f"Error: {error.filename or 'el disco'}: {reason}.", 1
+    except (MemoryError, RuntimeError) as error:  # torch avisa con RuntimeError
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        message, code = "Error: no queda memoria. Ver «Si falta memoria» en README.md.", 1
     print(message, file=sys.stderr)
     sys.exit(code)
 
