@@ -119,7 +119,7 @@ def build_trainer(
 ) -> Any:
     """`Trainer` sin relleno: los registros de un lote van seguidos, sin verse entre sí.
 
-    La pérdida es la misma que con relleno, sin calcular los ~70 tokens vacíos por registro.
+    La pérdida es la misma que con relleno, sin calcular los ~48 tokens vacíos por registro.
     """
     from transformers import DataCollatorWithFlattening, Trainer, TrainingArguments
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
