@@ -12,9 +12,7 @@ No hace: no cambia el modelo base, no recorta registros largos y no publica nada
 import argparse
 import math
 import random
-import shutil
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,10 @@ from nurse_engines import Base, encode_chat, environment, load_model, load_token
 
 LABEL_IGNORED = -100  # PyTorch no cuenta estas posiciones en la pérdida
 SAVE_STEPS, LOG_STEPS = 25, 5  # cada cuántos pasos hay punto de control y punto de la curva
+CHOICES = {
+    "--scheduler": ("cosine", "linear", "constant"),
+    "--lora-bias": ("none", "all", "lora_only"),
+}
 
 
 def split_by_question(rows: list[Any], fraction: float, seed: int) -> tuple[list[Any], list[Any]]:
@@ -58,9 +60,7 @@ def encode_all(tokenizer: Any, rows: list[common.Record], limit: int, source: Pa
     long = [f"línea {line} ({size})" for line, size in sizes if size > limit]
     if long:
         shown = ", ".join(long[:5]) + (f" y {len(long) - 5} más" if len(long) > 5 else "")
-        common.fail(
-            f"{source.name}: pasan de {limit} tokens: {shown}. Acortar o usar --max-length."
-        )
+        common.fail(f"{source.name}: más de {limit} tokens: {shown}. Acortar o usar --max-length.")
     return Dataset.from_list(encoded)
 
 
@@ -98,12 +98,10 @@ def held_out_loss(model: Any, dataset: Any, batch_size: int, when: str) -> float
     import torch
     from transformers import DataCollatorWithFlattening
 
-    collate = DataCollatorWithFlattening(return_tensors="pt")
+    collate = DataCollatorWithFlattening()
     total, tokens = 0.0, 0
     model.eval()
-    for start in range(0, len(dataset), batch_size):
-        rows = dataset.select(range(start, min(start + batch_size, len(dataset))))
-        batch = collate(list(rows))
+    for batch in torch.utils.data.DataLoader(dataset, batch_size, collate_fn=collate):
         batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
         with torch.no_grad():
             # use_cache=False: con caché no se aplica la máscara entre registros contiguos.
@@ -114,15 +112,12 @@ def held_out_loss(model: Any, dataset: Any, batch_size: int, when: str) -> float
     return total / tokens
 
 
-def build_trainer(
-    model: Any, data: Any, dtype: str, args: argparse.Namespace, out: Path, progress: Any
-) -> Any:
+def build_trainer(model: Any, data: Any, dtype: str, args: Any, out: Path, bar: Any) -> Any:
     """`Trainer` sin relleno: los registros de un lote van seguidos, sin verse entre sí.
 
     La pérdida es la misma que con relleno, sin calcular los ~48 tokens vacíos por registro.
     """
-    from transformers import DataCollatorWithFlattening, Trainer, TrainingArguments
-    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+    from transformers import DataCollatorWithFlattening, PrinterCallback, Trainer, TrainingArguments
 
     settings = TrainingArguments(
         output_dir=str(out),
@@ -141,10 +136,10 @@ def build_trainer(
         logging_first_step=True,
         save_steps=SAVE_STEPS,
         seed=args.seed,
+        disable_tqdm=True,
     )
-    trainer = Trainer(model, settings, DataCollatorWithFlattening(), data, callbacks=[progress])
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
+    trainer = Trainer(model, settings, DataCollatorWithFlattening(), data, callbacks=[bar])
+    trainer.remove_callback(PrinterCallback)  # escribe en inglés; ya está la barra propia
     return trainer
 
 
@@ -179,9 +174,14 @@ def progress_callback() -> Any:
     return Progress()
 
 
-def prepare_checkpoints(args: argparse.Namespace, plan: dict[str, Any]) -> Path:
-    """Carpeta de puntos de control; solo se reanuda el mismo entrenamiento."""
+def prepare_checkpoints(args: argparse.Namespace, base: Base) -> tuple[Path, dict[str, Any]]:
+    """Carpeta de puntos de control y plan; solo se reanuda el mismo entrenamiento."""
+    plan = {k: v for k, v in vars(args).items() if k not in ("output", "resume", "data")}
+    plan |= {"base_model": base.record(), "dataset_sha256": common.sha256_file(args.data)}
     folder = args.output.with_name(f"{args.output.name}_checkpoints")
+    for checkpoint in folder.glob("checkpoint-*"):
+        if not (checkpoint / "trainer_state.json").is_file():  # lo último que se escribe
+            common.discard(checkpoint)  # un corte lo dejó a medias
     started = any(folder.glob("checkpoint-*"))
     if args.resume and not started:
         common.fail(f"No hay nada que reanudar en {folder}. Ejecutar sin --resume.")
@@ -194,7 +194,7 @@ def prepare_checkpoints(args: argparse.Namespace, plan: dict[str, Any]) -> Path:
             common.fail(f"No se puede reanudar {folder}: ha cambiado {changed}.")
     folder.mkdir(parents=True, exist_ok=True)
     common.write_json(folder / "plan.json", plan)
-    return folder
+    return folder, plan
 
 
 def plot_loss(log: list[Any], metrics: dict[str, float], file: Path) -> None:
@@ -218,14 +218,15 @@ def save_stage(output: Path, model: Any, tokenizer: Any, base: Base, run: Any, l
         model.save_pretrained(folder, save_embedding_layers=False)  # True consultaría el hub
         common.discard(folder / "README.md")  # plantilla vacía de PEFT; la ficha la escribe 02
         tokenizer.save_pretrained(folder)
-        shutil.copyfile(base.path / "tokenizer.model", folder / "tokenizer.model")
+        (folder / "tokenizer.model").write_bytes((base.path / "tokenizer.model").read_bytes())
         plot_loss(log, run["metrics"], folder / "loss.png")
+        run["adapter_sha256"] = common.sha256_file(folder / "adapter_model.safetensors")
         common.write_json(folder / "run.json", run)
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = common.SpanishParser(__doc__)
-    whole, real, share = common.number(int, 1), common.number(float, 0), common.number(float, 0, 1)
+    whole, share = common.number(int, 1), common.number(float, 0, 1)
     for flag, kind, value, text in (
         ("--base-model", str, common.BASE_MODEL, "id del hub, carpeta o «mini»"),
         ("--data", Path, common.DATA_FILE, "registros JSONL"),
@@ -233,28 +234,29 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         ("--max-records", whole, 500, "registros como máximo"),
         ("--max-length", whole, common.MAX_LENGTH, "tokens por registro como máximo"),
         ("--eval-fraction", common.number(float, 0.01, 0.9), 0.1, "parte apartada para evaluar"),
-        ("--epochs", real, 1.0, "pasadas por los registros"),
+        ("--epochs", common.number(float, 0.01), 1.0, "pasadas por los registros"),
         ("--max-steps", whole, None, "para tras estos pasos, aunque queden registros"),
-        ("--batch-size", whole, 4, "registros en memoria a la vez"),
-        ("--grad-accum", whole, 1, "lotes que se acumulan por paso"),
-        ("--learning-rate", real, 2e-4, "tasa de aprendizaje máxima"),
-        ("--scheduler", str, "cosine", "forma de la tasa: cosine, linear o constant"),
+        ("--batch-size", whole, 1, "registros en memoria a la vez"),
+        ("--grad-accum", whole, 4, "lotes que se acumulan por paso"),
+        ("--learning-rate", common.number(float, 0), 2e-4, "tasa de aprendizaje máxima"),
+        ("--scheduler", str, "cosine", "forma de la tasa de aprendizaje"),
         ("--warmup", share, 0.03, "parte inicial en que sube la tasa"),
         ("--lora-r", whole, 8, "rango de las matrices LoRA"),
         ("--lora-alpha", whole, 16, "escala LoRA: alpha / r"),
         ("--lora-dropout", share, 0.05, "dropout a la entrada de LoRA"),
-        ("--lora-bias", str, "none", "sesgos que se entrenan: none, all o lora_only"),
+        ("--lora-bias", str, "none", "sesgos que se entrenan"),
         ("--target-modules", str, "q_proj,v_proj", "capas con LoRA, separadas por comas"),
-        ("--seed", common.number(int, 0), common.SEED, "semilla"),
+        ("--seed", common.number(int, 0, 2**32 - 1), common.SEED, "semilla"),
     ):
         shown = "" if value is None else " (por defecto: %(default)s)"
-        parser.add(flag, type=kind, default=value, help=text + shown)
+        parser.add(flag, type=kind, default=value, choices=CHOICES.get(flag), help=text + shown)
     parser.add("--resume", action="store_true", help="continúa un entrenamiento interrumpido")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
+    common.require_own(args.output, "run.json")
     rows, warnings = common.load_records(args.data)
     print(*(f"Aviso: {text}\n" for text in warnings), sep="", end="")
     base = resolve_base(args.base_model)
@@ -266,18 +268,14 @@ def main(argv: list[str] | None = None) -> int:
     train, held_out = (encode_all(tokenizer, part, args.max_length, args.data) for part in parts)
     print(f"[2/4] Registros: {len(train)} para entrenar, {len(held_out)} apartados para evaluar.")
     example = show_example(tokenizer, train[0])
-    plan = {k: v for k, v in vars(args).items() if k not in ("output", "resume", "data")}
-    plan |= {"base_model": base.record(), "dataset_sha256": common.sha256_file(args.data)}
-    checkpoints = prepare_checkpoints(args, plan)
-
     model = add_lora(load_model(base.path, dtype).to(device), args, base)
+    checkpoints, plan = prepare_checkpoints(args, base)
     trainable, total = model.get_nb_trainable_parameters()
     print(f"[3/4] Se entrenan {trainable:,} de {total:,} parámetros ({trainable / total:.2%}).")
     before = held_out_loss(model, held_out, args.batch_size, "Apartados, antes")
-    progress, started = progress_callback(), time.perf_counter()
+    progress = progress_callback()
     trainer = build_trainer(model, train, dtype, args, checkpoints, progress)
-    trainer.train(resume_from_checkpoint=args.resume)
-    seconds = round(time.perf_counter() - started, 1)
+    seconds = trainer.train(resume_from_checkpoint=args.resume).metrics["train_runtime"]
     if progress.interrupted:
         print(f"Detenido en el paso {trainer.state.global_step}. Para continuar: --resume")
         return 130

@@ -20,6 +20,7 @@ import nurse_common as common
 from nurse_engines import Base, encode_chat, environment, load_model, load_tokenizer, resolve_base
 
 STAGE_1 = "01_train_lora.py"
+RUN_KEYS = ("base_model", "dataset_sha256", "records", "metrics", "seed", "adapter_sha256")
 # Redondear los pesos a fp16 (2^-11 relativo por peso) mueve los logits del orden de 0,001
 # desviaciones típicas; un adapter mal fundido los mueve décimas.
 MERGE_TOLERANCE = 0.02  # desviaciones típicas de los logits
@@ -31,10 +32,13 @@ def load_stage(folder: Path) -> dict[str, Any]:
     files = ("run.json", "adapter_config.json", "adapter_model.safetensors", "tokenizer.model")
     common.require_stage(folder, files, STAGE_1)
     run = common.read_json(folder / "run.json", STAGE_1)
-    if "base_model" not in run or "sha256" not in run["base_model"]:
-        common.fail(f"{folder / 'run.json'} no dice cuál es la base. Ejecutar: python {STAGE_1}")
+    missing = ", ".join(key for key in RUN_KEYS if key not in run)
+    if missing:
+        common.fail(f"A {folder / 'run.json'} le falta {missing}. Ejecutar: python {STAGE_1}")
     if run.get("prompt_sha256") != common.prompt_hash():
         common.fail(f"{folder} se entrenó con otro prompt. Ejecutar de nuevo: python {STAGE_1}")
+    if run["adapter_sha256"] != common.sha256_file(folder / "adapter_model.safetensors"):
+        common.fail(f"{folder} ha cambiado desde el paso 1. Ejecutar de nuevo: python {STAGE_1}")
     return run
 
 
@@ -68,13 +72,12 @@ def probe_logits(model: Any, tokenizer: Any) -> Any:
 def merge(base: Base, adapter: Path, tokenizer: Any) -> tuple[Any, Any, Any]:
     """Funde en fp32 en la CPU. Devuelve (modelo, logits de la base, logits con el adapter)."""
     from peft import PeftModel
-    from safetensors import SafetensorError
 
     model = load_model(base.path, "float32").eval()
     before = probe_logits(model, tokenizer)
     try:
         model = PeftModel.from_pretrained(model, adapter).eval()
-    except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
         reason = str(error).splitlines()[0][:120]
         common.fail(f"{adapter} está dañado ({reason}). Ejecutar de nuevo: python {STAGE_1}")
     with_adapter = probe_logits(model, tokenizer)
@@ -207,9 +210,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
+    common.require_own(args.output, "manifest.json")
     run = load_stage(args.adapter)
     base = find_base(run, args.base_model)
-    tokenizer = load_tokenizer(args.adapter)
+    tokenizer = load_tokenizer(args.adapter, STAGE_1)
     print(f"[1/3] Base {base.name} (la misma del entrenamiento). Fusión en fp32, en la CPU.")
     model, before, with_adapter = merge(base, args.adapter, tokenizer)
     with common.staged(args.output, folder=True) as folder:

@@ -11,8 +11,6 @@ El GGUF sirve para llama.cpp, Ollama, LM Studio y el paso 4. Los tensores pasan 
 que no hace falta memoria para el modelo entero. Todo lo escrito se relee y se compara.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import shutil
@@ -22,31 +20,34 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO
 
 import nurse_common as common
+from nurse_engines import gguf_file
 
 STAGE_2 = "02_create_model_nurse.py"
-STAGE_FILES = (
-    "model.safetensors",
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "chat_template.jinja",
-    "manifest.json",
-)
+STAGE_FILES = ("model.safetensors", "config.json", "manifest.json", "chat_template.jinja")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
 CHUNK = 2**20  # bytes por lectura
 ZIP_32_LIMIT = 2**32 - 2**24  # bytes; por debajo, el zip clásico que abre cualquier Windows
-BLOCK = 32  # pesos que comparten una escala en Q8_0 y Q4_0
-GGUF_TYPES = ("f16", "q8_0", "q4_0")
-PROBE_LIMIT = 2**29  # bytes de pesos; más grande, cargarlo en torch pediría varios GB
+VOCABULARY_ROOM = 2**23  # bytes del GGUF que no son tensores, de sobra
+PROBE_LIMIT = 2**29  # bytes de pesos; con más, cargarlos también en torch pediría varios GB
 PROBE_TOKENS = 40
+BOS, EOS = "<s>", "</s>"  # los de Llama-2
+# Plantilla Go de Ollama: el mismo prompt que CHAT_TEMPLATE. Sin `<s>`, que pone Ollama. Ollama
+# guarda las respuestas con el espacio inicial y otros clientes sin él: aquí siempre queda uno.
+OLLAMA_TEMPLATE = (
+    "{{ .System }}{{ range .Messages }}"
+    '{{ if eq .Role "user" }}\nUsuario: {{ .Content }}'
+    '{{ else if eq .Role "assistant" }}\nEnfermero:'
+    '{{ if ne (printf "%.1s" .Content) " " }} {{ end }}{{ .Content }}</s>'
+    "{{ end }}{{ end }}\nEnfermero:"
+)
 
 
 def load_stage(folder: Path) -> dict[str, Any]:
     """`manifest.json` del paso 2, con los pesos comprobados contra su hash."""
-    common.require_stage(folder, STAGE_FILES, STAGE_2)
+    common.require_stage(folder, STAGE_FILES + TOKENIZER_FILES, STAGE_2)
     manifest = common.read_json(folder / "manifest.json", STAGE_2)
     weights = folder / "model.safetensors"
     if manifest.get("weights_sha256") != common.sha256_file(weights):
@@ -104,15 +105,11 @@ def write_zip(folder: Path, files: list[Path], total: int, target: Path, bar: An
                 yield chunk
 
     method = ZIP_32 if total < ZIP_32_LIMIT else ZIP_64
+    names = [file.relative_to(folder.parent).as_posix() for file in files]
+    dates = [datetime.fromtimestamp(file.stat().st_mtime) for file in files]
     members = (
-        (
-            file.relative_to(folder.parent).as_posix(),
-            datetime.fromtimestamp(file.stat().st_mtime),
-            0o644,
-            method,
-            read(file),
-        )
-        for file in files
+        (name, date, 0o644, method, read(file))
+        for name, date, file in zip(names, dates, files, strict=True)
     )
     # Nivel 1: los niveles 2 y 3 dan el mismo tamaño con pesos; wbits negativo es deflate sin más.
     deflate = functools.partial(isal_zlib.compressobj, level=1, wbits=-15)
@@ -122,80 +119,179 @@ def write_zip(folder: Path, files: list[Path], total: int, target: Path, bar: An
 
 
 def verify_zip(archive: Path, folder: Path, files: list[Path], bar: Any) -> None:
-    """Descomprime lo escrito y lo compara byte a byte con la carpeta, y con el CRC del índice.
+    """Descomprime lo escrito y lo compara byte a byte con la carpeta, y con el CRC del índice."""
+    with zipfile.ZipFile(archive) as index, archive.open("rb") as raw:
+        members = {folder.parent / item.filename: item for item in index.infolist()}
+        same = list(members) == files
+        if not same or not all(same_bytes(raw, members[file], file, bar) for file in files):
+            common.fail(f"{archive.name} no coincide con {folder.name}/ al releerlo. Repetir.")
 
-    `zipfile` lee el índice; los datos los descomprime ISA-L, al doble de velocidad.
-    """
+
+def same_bytes(raw: BinaryIO, item: zipfile.ZipInfo, file: Path, bar: Any) -> bool:
+    """Si ese miembro del zip es el archivo. Descomprime ISA-L, al doble de velocidad que zlib."""
     from isal import isal_zlib
 
-    with zipfile.ZipFile(archive) as index, archive.open("rb") as raw:
-        members = index.infolist()
-        same = [folder.parent / item.filename for item in members] == files
-        for item in members if same else ():
-            raw.seek(item.header_offset + 26)  # longitudes del nombre y del campo extra
-            raw.seek(sum(struct.unpack("<HH", raw.read(4))), 1)
-            inflate, crc, left = isal_zlib.decompressobj(wbits=-15), 0, item.compress_size
-            with (folder.parent / item.filename).open("rb") as source:
-                while left > 0:
-                    data = inflate.decompress(raw.read(min(CHUNK, left)))
-                    left -= CHUNK
-                    same = same and data == source.read(len(data))
-                    crc = isal_zlib.crc32(data, crc)
-                    bar.update(len(data))
-                same = same and not source.read(1) and crc == item.CRC
-    if not same:
-        common.fail(f"{archive.name} no coincide con {folder.name}/ al releerlo. Repetir el paso.")
+    raw.seek(item.header_offset + 26)  # longitudes del nombre y del campo extra
+    raw.seek(sum(struct.unpack("<HH", raw.read(4))), 1)
+    inflate, crc, left = isal_zlib.decompressobj(wbits=-15), 0, item.compress_size
+    with file.open("rb") as source:
+        while left > 0:
+            try:
+                data = inflate.decompress(raw.read(min(CHUNK, left)))
+            except isal_zlib.error:
+                return False
+            if data != source.read(len(data)):
+                return False
+            left -= CHUNK
+            crc = isal_zlib.crc32(data, crc)
+            bar.update(len(data))
+        return not source.read(1) and crc == item.CRC
 
 
-class Tensor(NamedTuple):
-    """Un tensor del modelo y cómo se guarda en el GGUF."""
+def export_gguf(folder: Path, manifest: dict[str, Any], gguf_type: str) -> None:
+    """Escribe el GGUF y el Modelfile, y demuestra que son fieles al modelo."""
+    target = folder.with_name(f"{folder.name}.gguf")
+    weights = folder / "model.safetensors"
+    config = common.read_json(folder / "config.json", STAGE_2)
+    plan = gguf_file.plan_tensors(folder, config, gguf_type)
+    total = sum(tensor.size for tensor in plan)
+    require_space(target, total + VOCABULARY_ROOM)
+    with common.staged(target) as partial:
+        with progress("escribe", total) as bar:
+            written = gguf_file.write_gguf(partial, folder, plan, gguf_type, manifest, bar.update)
+        with progress("comprueba", total) as bar:
+            worst = gguf_file.verify_gguf(partial, weights, plan, written, bar.update)
+        print(f"      {target.name}: {partial.stat().st_size / 1e6:.1f} MB, {gguf_type}.")
+        print(f"      Releído: {len(plan)} tensores, error {worst:.0%} del máximo teórico.")
+        prove_text(partial, folder)
+    with common.staged(folder.with_name("Modelfile")) as partial:
+        text = render_modelfile(target.name, config["max_position_embeddings"], manifest)
+        partial.write_text(text, encoding="utf-8", newline="\n")
+    print("      Modelfile: para Ollama, «ollama create nurse -f Modelfile».")
 
-    source: str  # nombre en model.safetensors
-    name: str  # nombre en el GGUF
-    shape: list[int]
-    kind: Any  # gguf.GGMLQuantizationType
-    heads: int  # cabezas que se reordenan; 0 en casi todos
 
-    @property
-    def stored_shape(self) -> tuple[int, ...]:
-        """Forma en bytes, con las escalas de cada bloque."""
-        import gguf
+def prove_text(path: Path, folder: Path) -> None:
+    """El GGUF parte el texto en los mismos tokens que el entrenamiento y responde lo mismo."""
+    from nurse_engines import LlamaCppEngine
 
-        return gguf.quant_shape_to_byte_shape(self.shape, self.kind)
-
-    @property
-    def size(self) -> int:
-        return functools.reduce(int.__mul__, self.stored_shape, 1)
-
-
-def plan_tensors(folder: Path, config: dict[str, Any], gguf_type: str) -> list[Tensor]:
-    """Qué tensores hay, con qué nombre y tipo se guardan. Normas en f32, como llama.cpp."""
-    import gguf
-    from safetensors import SafetensorError, safe_open
-
-    kinds = gguf.GGMLQuantizationType
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
-    heads = {
-        "q_proj": config["num_attention_heads"],
-        "k_proj": config.get("num_key_value_heads") or config["num_attention_heads"],
-    }
-    plan = []
+    chats = [common.build_messages(question) for question in common.PROBE_QUESTIONS]
+    if common.DATA_FILE.is_file():
+        rows, _ = common.load_records(common.DATA_FILE)
+        chats += [common.build_messages(common.question_of(row), row["output"]) for row in rows]
+    texts = [render_chat(folder, chat, len(chat) == 1) for chat in chats]
     try:
-        with safe_open(folder / "model.safetensors", "numpy") as weights:
-            tensors = {key: weights.get_slice(key) for key in weights.keys()}
-            for key, part in tensors.items():
-                shape, name = part.get_shape(), names.get_name(key, (".weight",))
-                if name is None or part.get_dtype() != "F16":
-                    common.fail(
-                        f"model.safetensors: «{key}» ({part.get_dtype()}) no es de un Llama en "
-                        f"fp16. Ejecutar de nuevo: python {STAGE_2}"
-                    )
-                kind = kinds.F32 if len(shape) == 1 else kinds[gguf_type.upper()]
-                if name in ("output.weight", "token_embd.weight") and kind == kinds.Q4_0:
-                    kind = kinds.Q8_0  # con 4 bits, la capa de salida es la que más se estropea
-                if len(shape) > 1 and shape[-1] % BLOCK:
-                    kind = kinds.F16  # una fila no se divide en bloques
-                plan.append(Tensor(key, name, shape, kind, heads.get(key.split(".")[-2], 0)))
-    except SafetensorError as error:
-        common.fail(f"model.safetensors está dañado ({error}). Ejecutar de nuevo: python {STAGE_2}")
-    return plan
+        engine = LlamaCppEngine(path)
+    except common.NurseError as error:
+        print(f"      Respuestas sin comparar: {error}")
+        engine, found = None, sentencepiece_ids(folder, texts)
+    else:
+        found = [engine.encode(chat, len(chat) == 1) for chat in chats]
+    wrong = sum(a != b for a, b in zip(found, training_ids(folder, texts), strict=True))
+    if wrong:
+        common.fail(f"El GGUF parte {wrong} de {len(chats)} textos en otros tokens. No se guardó.")
+    print(f"      Mismos tokens que en el entrenamiento: {len(chats)} de {len(chats)} textos.")
+    if engine:
+        compare_answers(engine, folder)
+
+
+def render_chat(folder: Path, chat: list[common.Message], generate: bool) -> str:
+    """Texto de la conversación según la plantilla, con `<s>` y `</s>`, sin importar torch."""
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    source = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    template = ImmutableSandboxedEnvironment().from_string(source)
+    names = {"bos_token": BOS, "eos_token": EOS, "add_generation_prompt": generate}
+    return template.render(messages=chat, **names)
+
+
+def training_ids(folder: Path, texts: list[str]) -> list[list[int]]:
+    """Los tokens del entrenamiento: `tokenizer.json`, que es lo que usa transformers por dentro."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+
+
+def sentencepiece_ids(folder: Path, texts: list[str]) -> list[list[int]]:
+    """Sin llama.cpp: los tokens de `tokenizer.model`, cuyas puntuaciones ya se releyeron."""
+    from sentencepiece import SentencePieceProcessor
+
+    pieces = SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    bodies = pieces.encode([text.removeprefix(BOS).removesuffix(EOS) for text in texts])
+    ends = [[pieces.eos_id()] * text.endswith(EOS) for text in texts]
+    return [[pieces.bos_id(), *body, *end] for body, end in zip(bodies, ends, strict=True)]
+
+
+def compare_answers(engine: Any, folder: Path) -> None:
+    """Compara el principio de las respuestas greedy del GGUF y de transformers.
+
+    Cuantizado, alguna puede cambiar de palabra; en f16 deben ser las mismas.
+    """
+    from nurse_engines import Sampling, TransformersEngine
+
+    if (folder / "model.safetensors").stat().st_size > PROBE_LIMIT:
+        print("      Respuestas sin comparar: el modelo ya no cabe dos veces en poca memoria.")
+        return
+    reference = TransformersEngine(folder, "cpu", "float32", STAGE_2)
+    greedy = Sampling(temperature=0, max_new_tokens=PROBE_TOKENS)
+    same = 0
+    for question in common.PROBE_QUESTIONS:
+        chat = common.build_messages(question)
+        # Solo letras y cifras: un byte que no forma letra lo muestra cada motor a su manera.
+        first, second = (
+            [char for piece in source.stream(chat, greedy) for char in piece if char.isalnum()]
+            for source in (engine, reference)
+        )
+        same += first == second
+    total = len(common.PROBE_QUESTIONS)
+    print(f"      Respuestas greedy iguales a transformers: {same} de {total}.")
+
+
+def render_modelfile(gguf: str, context: int, manifest: dict[str, Any]) -> str:
+    """Receta de Ollama: el prompt, las paradas y el muestreo del proyecto."""
+    return f'''FROM ./{gguf}
+TEMPLATE """{OLLAMA_TEMPLATE}"""
+SYSTEM """{common.SYSTEM_PROMPT}"""
+PARAMETER stop "</s>"
+PARAMETER stop "{common.STOP_TEXT.strip()}"
+PARAMETER num_ctx {context}
+PARAMETER num_predict {common.MAX_NEW_TOKENS}
+PARAMETER temperature {common.TEMPERATURE}
+PARAMETER top_p {common.TOP_P}
+PARAMETER top_k 0
+PARAMETER min_p 0
+PARAMETER repeat_penalty 1
+LICENSE """{manifest["license"]}"""
+'''
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = common.SpanishParser(__doc__)
+    default = " (por defecto: %(default)s)"
+    parser.add("--model", type=Path, default=common.MODEL_DIR, help="carpeta del paso 2" + default)
+    parser.add("--only", choices=("zip", "gguf"), help="escribe solo eso (por defecto, los dos)")
+    parser.add(
+        "--gguf-type",
+        choices=gguf_file.GGUF_TYPES,
+        default="q8_0",
+        help="f16: exacto; q8_0: casi exacto, la mitad; q4_0: el más rápido, menos fiel" + default,
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    folder = args.model.resolve()
+    manifest = load_stage(folder)
+    if args.only != "gguf":
+        print("[1/2] Zip para compartir")
+        export_zip(folder)
+    if args.only != "zip":
+        print("[2/2] GGUF para llama.cpp, Ollama, LM Studio y el chat en CPU")
+        export_gguf(folder, manifest, args.gguf_type)
+    print(f"Guardado en {folder.parent}. Siguiente: python 04_chat_nurse.py")
+    return 0
+
+
+if __name__ == "__main__":
+    common.run_script(main)

@@ -14,7 +14,7 @@ del modelo y ficha verificada más cercana, entera si el modelo no dice lo mismo
 
 import argparse
 from collections.abc import Iterator
-from datetime import datetime
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,103 +28,126 @@ NOTICE = (
     "ahora al {number}."
 )
 WELCOME = "Escribir la pregunta. «nuevo» empieza de cero, «salir» termina, /ayuda da las órdenes."
-HELP = """/ayuda               esta lista
-/nuevo               olvida la conversación
-/repetir             vuelve a contestar la última pregunta
-/ficha N             muestra la ficha verificada N
-/fuentes             fuentes de la última ficha mostrada
-/guardar ARCHIVO     guarda la conversación como texto
-/numero N            cambia el número de emergencias (número o país) y lo recuerda
-/estado              modelo, motor y memoria de la conversación
-/salir               termina (también salir, exit o quit)
+HELP = """/ayuda: este aviso y esta lista.
+/nuevo: olvida la conversación (también «nuevo»).
+/repetir: vuelve a contestar la última pregunta.
+/ficha N: muestra la ficha verificada N.
+/fuentes: fuentes de la última ficha mostrada.
+/guardar ARCHIVO: guarda la conversación como texto.
+/numero N: cambia el número de emergencias (número o país) y lo recuerda.
+/estado: modelo, motor y memoria de la conversación.
+/salir: termina (también «salir», «exit» o «quit»).
 Ctrl-C detiene una respuesta sin perder la conversación."""
-PLAIN_WORDS = ("salir", "exit", "quit", "nuevo", "ayuda")  # órdenes también sin barra
+EXIT_WORDS = ("salir", "exit", "quit")  # estas y «nuevo» valen también sin barra
 
 
 class Chat:
     """Una conversación: motor (None con solo fichas), fichas verificadas e historia."""
 
-    def __init__(self, engine: Any, identity: str, index: Any, args: argparse.Namespace) -> None:
-        self.engine, self.identity, self.index = engine, identity, index
-        self.sampling = engines.Sampling(
-            0.0 if args.greedy else args.temperature, args.top_p, args.max_new_tokens, args.seed
-        )
+    def __init__(self, engine: Any, identity: str, records: list, args: argparse.Namespace) -> None:
+        self.engine, self.identity = engine, identity
+        self.index = safety.RecordIndex(records)
+        self.records = {record["id"]: record for record in records}
+        length = min(args.max_new_tokens, engine.context // 2) if engine else args.max_new_tokens
+        heat = 0.0 if args.greedy else args.temperature
+        self.sampling = engines.Sampling(heat, args.top_p, length, args.seed)
         self.number = args.emergency_number or terminal.remembered_number()
         self.screen = terminal.Screen()
         self.history: list[common.Message] = []
         self.question: str | None = None
-        self.record: common.Record | None = None
+        self.record: common.Record | None = None  # la última ficha mostrada o citada
+        self.screen.say(identity)
+        self.screen.say(self.notice(), "notice")
+        if args.emergency_number:
+            self._remember_number()
 
-    def answer(self, question: str) -> None:
-        """Aviso de urgencia, respuesta y ficha, en ese orden."""
-        self.question = question = common.clean_question(question)
+    def answer(self, question: str) -> int:
+        """Aviso de urgencia, respuesta y ficha, en ese orden. Devuelve el código de salida."""
+        self.question = question = common.clean_question(terminal.printable(question))
         verdict = safety.assess(question, self.number)
         if verdict.notice:
             self.screen.say(f"EMERGENCIA: {verdict.notice}", "alarm")
-        text = None
+        text, code = None, 0
         if verdict.limit:
             self.screen.say(f"Enfermero: {verdict.limit}")
         elif self.engine:
-            text = self._generate(question)
+            text, code = self._generate({"role": "user", "content": question})
         self._show_closest(question, text, limited=verdict.limit is not None)
+        return code
 
-    def _generate(self, question: str) -> str:
-        """Respuesta del modelo, que pasa a la historia; Ctrl-C conserva lo dicho hasta ahí."""
-        turn = {"role": "user", "content": question}
-        room = self.engine.context - self.sampling.max_new_tokens
-        while self.history and self.engine.count_tokens([*self.history, turn]) > room:
-            del self.history[:2]  # se olvida el turno más antiguo
-        if self.engine.count_tokens([turn]) > room:
-            self.screen.say("La pregunta no cabe en la memoria del modelo: resumirla.")
-            return ""
-        pieces = self.engine.stream([*self.history, turn], self.sampling)
+    def _generate(self, turn: common.Message) -> tuple[str | None, int]:
+        """(respuesta entera o None, código). Pase lo que pase, después se muestra la ficha."""
         shown: list[str] = []
+        code = 0
         try:
-            self.screen.stream("Enfermero: ", _keep(pieces, shown))
+            if not self._make_room(turn):
+                self.screen.say("La pregunta no cabe en la memoria del modelo: resumirla.")
+                return None, 1
+            with closing(self.engine.stream([*self.history, turn], self.sampling)) as pieces:
+                self.screen.stream("Enfermero: ", _keep(pieces, shown))
         except KeyboardInterrupt:
             self.screen.say("(respuesta detenida)")
-        finally:
-            pieces.close()  # detiene al motor
+            code = 130
+        except Exception as error:  # un motor puede fallar de cualquier modo; la ficha no se pierde
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            self.screen.say(f"El modelo ha fallado y su respuesta no vale: {reason}")
+            return None, 1
         text = "".join(shown).strip()
-        self.history += [turn, {"role": "assistant", "content": text}]
-        return text
+        if text:
+            self.history += [turn, {"role": "assistant", "content": text}]
+        elif not code:
+            self.screen.say("El modelo no ha contestado nada.")
+        return (None if code else text or None), code
+
+    def _make_room(self, turn: common.Message) -> bool:
+        """Olvida los turnos más antiguos hasta que quepan pregunta y respuesta."""
+        room = self.engine.context - self.sampling.max_new_tokens
+        while self.engine.count_tokens([*self.history, turn]) > room:
+            if not self.history:
+                return False
+            del self.history[:2]
+        return True
 
     def _show_closest(self, question: str, text: str | None, limited: bool) -> None:
         """La ficha más cercana: entera si el modelo calla o difiere, citada si dice lo mismo."""
-        hits = [hit for hit in self.index.search(question) if hit.close]
+        hits = [hit for hit in self.index.search(question, 1) if hit.close]
         if not hits:
-            self.screen.say("Ninguna ficha verificada trata esta pregunta.", "record")
-            return
-        self.record = record = hits[0].record
-        reasons = safety.compare(text, record) if text is not None else []
-        if text is not None and not reasons:
+            return self.screen.say("Ninguna ficha verificada trata esta pregunta.", "record")
+        record = hits[0].record
+        if limited and record["estilo"] == "limite":
+            return  # el límite ya está dicho
+        self.record = record
+        reasons = safety.compare(text, record) if text else []
+        if text and not reasons:
             source = f"{record['id']} ({record['fuente']})"
-            self.screen.say(f"Coincide con la ficha verificada {source}.", "record")
-        elif not limited or record["estilo"] != "limite":
-            if reasons:
-                self.screen.say(f"El modelo no dice lo mismo que la ficha: {'; '.join(reasons)}.")
-            self._print_record()
+            return self.screen.say(f"Coincide con la ficha verificada {source}.", "record")
+        if reasons:
+            self.screen.say(f"El modelo no dice lo mismo que la ficha: {'; '.join(reasons)}.")
+        self._print_record(record)
 
-    def _print_record(self) -> None:
-        record = self.record
+    def _print_record(self, record: common.Record) -> None:
         title = f"Ficha verificada {record['id']}: {common.question_of(record)}"
         self.screen.say(f"{title}\n{record['output']}\nFuente: {record['fuente']}.", "record")
 
     def command(self, line: str) -> None:
         """Ejecuta una orden, con barra o sin ella."""
-        name, _, rest = line.removeprefix("/").strip().partition(" ")
+        name, _, rest = line.lstrip("/ ").partition(" ")
+        rest = rest.strip(" \"'")
         actions = {
-            "ayuda": lambda: self.screen.say(HELP),
+            "ayuda": lambda: self.screen.say(f"{self.notice()}\n{HELP}"),
             "nuevo": self.forget,
             "repetir": self.repeat,
-            "ficha": lambda: self.show(rest.strip()),
+            "ficha": lambda: self.show(rest),
             "fuentes": self.sources,
-            "guardar": lambda: self.save(rest.strip()),
-            "numero": lambda: self.change_number(rest.strip()),
+            "guardar": lambda: self.screen.say(self.screen.save(rest)),
+            "numero": lambda: self.change_number(rest),
             "estado": self.status,
         }
         unknown = f"No conozco la orden /{name}. Ver /ayuda."
-        actions.get(name.lower().replace("ú", "u"), lambda: self.screen.say(unknown))()
+        actions.get(terminal.fold(name), lambda: self.screen.say(unknown))()
+
+    def notice(self) -> str:
+        return NOTICE.format(number=self.number)
 
     def forget(self) -> None:
         self.history, self.question, self.record = [], None, None
@@ -132,71 +155,68 @@ class Chat:
 
     def repeat(self) -> None:
         if self.question is None:
-            self.screen.say("Todavía no hay ninguna pregunta que repetir.")
-            return
+            return self.screen.say("Todavía no hay ninguna pregunta que repetir.")
         if self.history and self.history[-2]["content"] == self.question:
             del self.history[-2:]
+        self.screen.say(f"Pregunta: {self.question}")
         self.answer(self.question)
 
     def show(self, text: str) -> None:
-        digits = text.upper().removeprefix("PA-")
-        wanted = f"PA-{int(digits):04d}" if digits.isdecimal() else None
-        found = [row for row in self.index.records if row.get("id") == wanted]
-        if not wanted or not found:
-            self.screen.say(f"No hay ficha «{text}». Escribir /ficha y su número, como /ficha 12.")
-            return
-        self.record = found[0]
-        self._print_record()
+        record = self.records.get(f"PA-{text.upper().removeprefix('PA-').zfill(4)}")
+        if record is None:
+            return self.screen.say(f"No hay ficha «{text}». Escribir su número, como /ficha 12.")
+        self.record = record
+        self._print_record(record)
 
     def sources(self) -> None:
         if self.record is None:
-            self.screen.say("Todavía no se ha mostrado ninguna ficha.")
-        else:
-            self.screen.say(f"Fuentes de {self.record['id']}: {self.record['fuente']}.")
-
-    def save(self, name: str) -> None:
-        """Guarda como texto todo lo mostrado; no pisa un archivo que ya exista."""
-        if not name:
-            self.screen.say("Falta el nombre: /guardar ARCHIVO")
-            return
-        header = f"TinyLlama Nurse, {datetime.now():%Y-%m-%d %H:%M}\n{self.identity}"
-        try:
-            with Path(name).expanduser().open("x", encoding="utf-8") as file:
-                file.write("\n".join([header, "", *self.screen.log, ""]))
-        except FileExistsError:
-            self.screen.say(f"{name} ya existe; elegir otro nombre.")
-        except OSError as error:
-            self.screen.say(f"No se pudo guardar en {name}: {error.strerror}.")
-        else:
-            self.screen.say(f"Conversación guardada en {name}.")
+            return self.screen.say("Todavía no se ha mostrado ninguna ficha.")
+        self.screen.say(f"Fuentes de {self.record['id']}: {self.record['fuente']}.")
 
     def change_number(self, text: str) -> None:
-        number = terminal.parse_number(text)
-        if number:
-            self.number = number
-            terminal.remember_number(number)
-        elif text:
-            known = ", ".join(terminal.COUNTRY_NUMBERS)
-            self.screen.say(f"«{text}» no es un número ni uno de estos países: {known}.")
+        try:
+            self.number = terminal.parse_number(text) if text else self.number
+        except ValueError as error:
+            self.screen.say(f"{error}.")
+        else:
+            self._remember_number()
         self.screen.say(f"Número de emergencias: {self.number}.")
 
-    def status(self) -> None:
-        used = self.engine.count_tokens(self.history) if self.engine and self.history else 0
-        limit = f"{used} de {self.engine.context} tokens" if self.engine else "sin modelo"
-        self.screen.say(f"{self.identity}\nTurnos recordados: {len(self.history) // 2} ({limit}).")
-        self.screen.say(f"Número de emergencias: {self.number}. Fichas: {len(self.index.records)}.")
+    def _remember_number(self) -> None:
+        if not terminal.remember_number(self.number):
+            self.screen.say("No se pudo guardar el número: vale solo para esta conversación.")
 
-    def converse(self) -> None:
-        """Preguntas y órdenes hasta «salir» o el fin de la entrada."""
+    def status(self) -> None:
+        memory = "sin modelo"
+        if self.engine:
+            used = self.engine.count_tokens(self.history) if self.history else 0
+            memory = f"{used} de {self.engine.context} tokens"
+        self.screen.say(f"{self.identity}\nTurnos recordados: {len(self.history) // 2} ({memory}).")
+        self.screen.say(f"Número de emergencias: {self.number}. Fichas: {len(self.records)}.")
+
+    def converse(self) -> int:
+        """Preguntas y órdenes hasta «salir» o el fin de la entrada; 130 con Ctrl-C."""
         self.screen.say(WELCOME)
-        for line in terminal.read_questions(self.screen):
-            if line.lower().lstrip("/") in ("salir", "exit", "quit"):
-                break
-            if line.startswith("/") or line.lower() in PLAIN_WORDS:
-                self.command(line)
-            else:
-                self.answer(line)
-        self.screen.say("Hasta luego.")
+        try:
+            for line in terminal.read_questions(self.screen):
+                word = terminal.fold(line.lstrip("/ "))
+                if word in EXIT_WORDS:
+                    break
+                self._attend(line, is_command=line.startswith("/") or word == "nuevo")
+            return 0
+        except KeyboardInterrupt:
+            return 130
+        finally:
+            self.screen.say("Hasta luego.")
+
+    def _attend(self, line: str, is_command: bool) -> None:
+        """Una línea de la persona; ni un fallo del motor ni Ctrl-C terminan la conversación."""
+        try:
+            self.command(line) if is_command else self.answer(line)
+        except KeyboardInterrupt:
+            self.screen.say("(detenido)")
+        except common.NurseError as error:
+            self.screen.say(f"Error: {error}")
 
 
 def _keep(pieces: Iterator[str], shown: list[str]) -> Iterator[str]:
@@ -206,22 +226,47 @@ def _keep(pieces: Iterator[str], shown: list[str]) -> Iterator[str]:
         yield piece
 
 
+def load_verified(path: Path) -> list[common.Record]:
+    """Las fichas. Un registro sin procedencia sirve para entrenar, no para decir «verificada»."""
+    records, _ = common.load_records(path)
+    for record in records:
+        if not (record.get("id") and record.get("fuente") and record.get("estilo")):
+            common.fail(f"{path.name}, línea {record['line']}: falta id, fuente o estilo (--data).")
+    return records
+
+
 def open_model(args: argparse.Namespace) -> tuple[Any, str]:
     """(motor, primera línea del chat). Con --records-only no se carga nada."""
     if args.records_only:
         return None, "TinyLlama Nurse: solo fichas verificadas, sin modelo."
-    engine, reason = engines.open_engine(args.model, args.engine)
-    return engine, f"TinyLlama Nurse: {engine.describe()}. Motor: {engine.label} ({reason})."
+    try:
+        engine, reason = engines.open_engine(args.model, args.engine)
+    except common.NurseError as error:
+        common.fail(f"{error} Sin modelo: python 04_chat_nurse.py --records-only")
+    made = f"{engine.describe()}{weights_of(args.model)}"
+    return engine, f"TinyLlama Nurse: {made}. Motor: {engine.label} ({reason})."
+
+
+def weights_of(model: Path) -> str:
+    """Qué pesos son, para que una conversación guardada diga quién contestó."""
+    manifest = model / "manifest.json"
+    gguf = model if model.suffix == ".gguf" else Path(f"{model.resolve()}.gguf")
+    digest = None
+    if manifest.is_file():
+        digest = common.read_json(manifest, "02_create_model_nurse.py").get("weights_sha256")
+    elif gguf.is_file():
+        digest = engines.gguf_weights_hash(gguf)
+    return f", pesos {digest[:12]}" if digest else ""
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = common.SpanishParser(__doc__)
     default = " (por defecto: %(default)s)"
-    add, whole = parser.add, common.number(int, 1)
+    add = parser.add
     add("--question", help="contesta esta pregunta y termina")
     add("--model", type=Path, default=common.MODEL_DIR, help="carpeta, .gguf o .zip" + default)
-    kinds = ("auto", "transformers", "llama.cpp")
-    add("--engine", choices=kinds, default="auto", help="auto, transformers o llama.cpp" + default)
+    add("--engine", choices=("auto", "transformers", "llama.cpp"), default="auto",
+        help="programa que genera el texto" + default)  # fmt: skip
     add("--records-only", action="store_true", help="contesta solo con las fichas, sin modelo")
     add("--data", type=Path, default=common.DATA_FILE, help="fichas verificadas" + default)
     add("--emergency-number", help="número o país; se recuerda (la primera vez, 112)")
@@ -229,35 +274,26 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         help="azar de cada palabra" + default)  # fmt: skip
     add("--top-p", type=common.number(float, 0.01, 1), default=common.TOP_P,
         help="parte probable entre la que se elige" + default)  # fmt: skip
-    add("--max-new-tokens", type=whole, default=common.MAX_NEW_TOKENS,
+    add("--max-new-tokens", type=common.number(int, 1), default=common.MAX_NEW_TOKENS,
         help="largo máximo de la respuesta" + default)  # fmt: skip
     add("--greedy", action="store_true", help="sin azar: siempre la palabra más probable")
     add("--seed", type=common.number(int, 0), help="semilla, para repetir una respuesta")
     args = parser.parse_args(argv)
-    if args.question is not None and not args.question.strip():
+    if args.question is not None and not terminal.printable(args.question).strip():
         parser.error("--question está vacía")
-    if args.emergency_number:
-        number = terminal.parse_number(args.emergency_number)
-        if number is None:
-            known = ", ".join(terminal.COUNTRY_NUMBERS)
-            parser.error(f"--emergency-number: no es un número ni uno de estos países: {known}")
-        terminal.remember_number(number)
-        args.emergency_number = number
+    try:
+        if args.emergency_number is not None:
+            args.emergency_number = terminal.parse_number(args.emergency_number)
+    except ValueError as error:
+        parser.error(f"--emergency-number: {error}")
     return args
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    records, _ = common.load_records(args.data)
-    engine, identity = open_model(args)
-    chat = Chat(engine, identity, safety.RecordIndex(records), args)
-    chat.screen.say(identity)
-    chat.screen.say(NOTICE.format(number=chat.number), "alarm")
-    if args.question:
-        chat.answer(args.question)
-    else:
-        chat.converse()
-    return 0
+    records = load_verified(args.data)
+    chat = Chat(*open_model(args), records, args)
+    return chat.answer(args.question) if args.question else chat.converse()
 
 
 if __name__ == "__main__":

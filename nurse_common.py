@@ -12,8 +12,9 @@ import os
 import re
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,12 +30,10 @@ SEED = 42
 MAX_LENGTH = 256  # tokens por registro, el límite de la práctica
 
 SYSTEM_PROMPT = "Eres un asistente experto en enfermería universitaria."
-USER_PREFIX = "\nUsuario: "
-ASSISTANT_PREFIX = "\nEnfermero:"  # sin espacio final: así es prefijo en tokens del texto completo
 STOP_TEXT = "\nUsuario:"  # segunda guardia, además de </s>
 # Con `bos_token` dentro, todo cliente que respeta la plantilla (transformers, vLLM, llama.cpp)
-# pone `<s>` exactamente una vez. El salto de línea del usuario se vuelve espacio también aquí,
-# para que ningún cliente deje falsificar un turno.
+# pone `<s>` exactamente una vez. El salto de línea del usuario se vuelve espacio también aquí: así
+# nadie falsifica un turno. Sin espacio tras «Enfermero:», el prompt es prefijo en tokens del texto.
 CHAT_TEMPLATE = (
     "{{- bos_token -}}"
     "{%- if messages[0]['role'] == 'system' -%}{{- messages[0]['content'] -}}"
@@ -58,6 +57,8 @@ PROBE_QUESTIONS = (
 )
 
 Record, Message = dict[str, Any], dict[str, str]  # línea del JSONL; {"role": …, "content": …}
+# Cortarían la respuesta, inventarían un turno o no tienen token («\\ud800» es medio carácter).
+_FORBIDDEN = re.compile(r"</?s>|<unk>|\n(?:Usuario|Enfermero):|[\ud800-\udfff]")
 
 
 class NurseError(Exception):
@@ -87,35 +88,28 @@ def question_of(row: Record) -> str:
 
 
 def load_records(path: Path) -> tuple[list[Record], list[str]]:
-    """Registros (con su número de línea en `line`) y avisos. NurseError con archivo y línea.
+    """Registros (con su número de línea en `line`) y avisos; junta los duplicados exactos.
 
-    Rechaza JSON roto, campos vacíos y una misma pregunta con dos respuestas. Los duplicados
-    exactos se juntan con un aviso.
+    NurseError, con archivo y línea: JSON roto, campos vacíos, una pregunta con dos respuestas.
     """
     if not path.is_file():
         fail(f"No encuentro los datos: {path}. Indicar el archivo con --data.")
-    rows: list[Record] = []
-    warnings: list[str] = []
+    doubts: list[str] = []
     seen: dict[str, Record] = {}
     for line, row in _read_jsonl(path):
-        key = question_of(row).casefold()
-        first = seen.get(key)
-        if first is None:
-            seen[key] = row
-            rows.append(row)
+        first = seen.setdefault(question_of(row).casefold(), row)
+        if first is row:
+            # Aviso que no impide entrenar; la revisión entera es `data_audit/audit_records.py`.
+            if row.get("gravedad") == "vital" and "112/911" not in row["output"]:
+                doubts.append(f"{path.name}, línea {line}: es vital y no manda llamar al 112/911.")
         elif first["output"].split() == row["output"].split():
-            warnings.append(
-                f"{path.name}, línea {line}: repite la línea {first['line']}; se omite."
-            )
+            doubts.append(f"{path.name}, línea {line}: repite la línea {first['line']}; se omite.")
         else:
-            fail(
-                f"{path.name}, líneas {first['line']} y {line}: la misma pregunta tiene dos "
-                "respuestas distintas. Corregir o borrar una de las dos."
-            )
-        warnings += [f"{path.name}, línea {line}: {text}" for text in _doubts(row)]
-    if not rows:
+            lines = f"{path.name}, líneas {first['line']} y {line}"
+            fail(f"{lines}: la misma pregunta tiene dos respuestas distintas. Dejar solo una.")
+    if not seen:
         fail(f"{path.name}: no contiene ningún registro. Indicar otro archivo con --data.")
-    return rows, warnings
+    return list(seen.values()), doubts
 
 
 def _read_jsonl(path: Path) -> Iterator[tuple[int, Record]]:
@@ -131,22 +125,16 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, Record]]:
         try:
             row = json.loads(raw)
         except json.JSONDecodeError as error:
-            fail(f"{path.name}, línea {line}: JSON roto ({error.msg}, columna {error.colno}).")
+            fail(f"{path.name}, línea {line}: JSON roto en la columna {error.colno}.")
         if not isinstance(row, dict):
-            fail(
-                f"{path.name}, línea {line}: se espera un objeto {{...}} con instruction y output."
-            )
+            fail(f"{path.name}, línea {line}: se espera un objeto con instruction y output.")
         for field in ("instruction", "output", "input"):
             text = row.get(field) or ""
             if not isinstance(text, str) or not (text.strip() or field == "input"):
                 fail(f"{path.name}, línea {line}: falta el campo «{field}» o está vacío.")
+            if found := _FORBIDDEN.search(text):
+                fail(f"{path.name}, línea {line}: «{field}» contiene {ascii(found.group())}.")
         yield line, {**row, "output": row["output"].strip(), "line": line}
-
-
-def _doubts(row: Record) -> Iterator[str]:
-    """Avisos que no impiden entrenar; la revisión completa es `data_audit/audit_records.py`."""
-    if row.get("gravedad") == "vital" and "112/911" not in row["output"]:
-        yield "es de gravedad vital y la respuesta no manda llamar al 112/911."
 
 
 def pick_device() -> tuple[str, str, str]:
@@ -175,9 +163,14 @@ def require_stage(folder: Path, files: tuple[str, ...], made_by: str) -> None:
         fail(f"No encuentro {folder.name}/ ({folder}). Ejecutar antes: python {made_by}")
     missing = ", ".join(name for name in files if not (folder / name).is_file())
     if missing:
-        fail(
-            f"{folder.name}/ está incompleta: falta {missing}. Ejecutar de nuevo: python {made_by}"
-        )
+        fail(f"{folder.name}/ está incompleta, sin {missing}. Ejecutar de nuevo: python {made_by}")
+
+
+def require_own(output: Path, mark: str) -> None:
+    """Solo se sustituye una carpeta que ya hizo este paso (lleva `mark`): nada ajeno se borra."""
+    used = output.is_file() or (output.is_dir() and any(output.iterdir()))
+    if output.name in ("", "..") or (used and not (output / mark).is_file()):
+        fail(f"--output {output}: ya existe con otro contenido. Indicar una carpeta nueva.")
 
 
 def read_json(path: Path, made_by: str) -> dict[str, Any]:
@@ -200,7 +193,7 @@ def staged(final: Path, folder: bool = False) -> Iterator[Path]:
 
     Lo que existe con su nombre definitivo está completo; si algo falla, lo anterior sigue intacto.
     """
-    partial = final.with_name(f"{final.name}.parcial")
+    partial, old = (final.with_name(f"{final.name}.{end}") for end in ("parcial", "anterior"))
     discard(partial)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -208,7 +201,6 @@ def staged(final: Path, folder: bool = False) -> Iterator[Path]:
             partial.mkdir()
         yield partial
         if folder and final.exists():
-            old = final.with_name(f"{final.name}.anterior")
             discard(old)
             final.rename(old)
             partial.rename(final)
@@ -216,6 +208,8 @@ def staged(final: Path, folder: bool = False) -> Iterator[Path]:
         else:
             os.replace(partial, final)
     finally:
+        if old.exists() and not final.exists():  # Windows no renombra lo que otro programa usa
+            old.rename(final)
         discard(partial)
 
 
@@ -242,7 +236,8 @@ class SpanishParser(argparse.ArgumentParser):
     """`argparse` con ayuda y errores en español; el uso incorrecto sale con código 2."""
 
     def __init__(self, description: str | None) -> None:
-        super().__init__(description=description, add_help=False, formatter_class=_SpanishFormatter)
+        style = {"add_help": False, "allow_abbrev": False, "formatter_class": _SpanishFormatter}
+        super().__init__(description=description, **style)
         self.add = self.add_argument_group("opciones").add_argument
         self.add("-h", "--help", action="help", help="muestra esta ayuda y sale")
 
@@ -251,23 +246,24 @@ class SpanishParser(argparse.ArgumentParser):
             ("unrecognized arguments", "opción desconocida"),
             ("expected one argument", "falta el valor"),
             ("invalid choice", "valor no admitido"),
+            ("choose from", "elegir entre"),
+            ("ignored explicit argument", "no lleva el valor"),
             ("argument ", "opción "),
         ):
             message = message.replace(english, spanish)
         self.exit(2, f"{self.format_usage()}Error: {message}\n")
 
 
-def number(kind: type, low: float, high: float = float("inf")) -> Callable[[str], float]:
+def number(kind: type, low: float, high: float = sys.float_info.max) -> Callable[[str], float]:
     """Tipo de `argparse`: un número entre `low` y `high`, ambos incluidos."""
+    limits = f"desde {low}" if high == sys.float_info.max else f"entre {low} y {high}"
+    wanted = f"un número {'entero ' if kind is int else ''}{limits}"
 
     def parse(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"«{text}» no es un número entre {low} y {high}")
-        return value
+        with suppress(ValueError):
+            if low <= (value := kind(text)) <= high:
+                return value
+        raise argparse.ArgumentTypeError(f"«{text}» no es {wanted}")
 
     return parse
 
@@ -277,6 +273,8 @@ def run_script(main: Callable[[], int]) -> NoReturn:
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # consola de Windows en cp1252
+    # PEFT usa un nombre que transformers retirará: nada que la persona pueda arreglar.
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
     try:
         sys.exit(main())
     except NurseError as error:
@@ -296,5 +294,6 @@ def run_script(main: Callable[[], int]) -> NoReturn:
 
 _OS_REASONS = {
     errno.ENOSPC: "no queda espacio; liberar sitio y repetir",
+    errno.ENOENT: "no existe",
     errno.EACCES: "sin permiso; cerrar el programa que lo tenga abierto y repetir",
 }

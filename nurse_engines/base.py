@@ -1,28 +1,19 @@
-"""Modelos base y motores de texto: transformers y llama.cpp detrás de una misma interfaz.
+"""Modelo base en disco o en el hub, su tokenizer y sus pesos. La usan 01, 02 y el motor de torch.
 
-La usan 01 y 02 (cargar el modelo base), 04 (conversar), la evaluación y los `benchmarks/`.
-Al importarse solo usa la biblioteca estándar: con un GGUF no se importan torch ni transformers.
 No descarga nada que no sea safetensors y nunca ejecuta código del repositorio del modelo.
 """
 
-from __future__ import annotations
-
 import os
 import platform
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, NoReturn
 
 from nurse_common import (
     BASE_MODEL,
     BASE_REVISION,
     CHAT_TEMPLATE,
-    MAX_NEW_TOKENS,
     MINI_BASE_DIR,
-    STOP_TEXT,
-    TEMPERATURE,
-    TOP_P,
     Message,
     fail,
     sha256_file,
@@ -64,9 +55,8 @@ def resolve_base(name: str) -> Base:
 def _download(name: str) -> Path:
     """Carpeta local del modelo del hub; si ya está en la caché no usa la red."""
     os.environ.setdefault("HF_HUB_DISABLE_SYMLINKS_WARNING", "1")  # Windows sin permiso de enlaces
-    import httpx
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError
 
     wanted = {
         "repo_id": name,
@@ -85,7 +75,7 @@ def _download(name: str) -> Path:
         HfApi().model_info(name, revision=wanted["revision"], timeout=HUB_TIMEOUT)
         # Un solo hilo: la caché con enlaces falla en Windows si dos hilos los crean a la vez.
         return Path(snapshot_download(**wanted, max_workers=1))
-    except (OSError, httpx.HTTPError, ValueError) as error:
+    except (OSError, HTTPError, ValueError) as error:
         if isinstance(error, OSError) and error.errno:
             raise
         _no_base(name, "el hub no responde o no conoce ese id, y no está en la caché")
@@ -112,7 +102,7 @@ def _no_base(name: str, problem: str) -> None:
     )
 
 
-def load_tokenizer(path: Path) -> Any:
+def load_tokenizer(path: Path, made_by: str | None = None) -> Any:
     """Tokenizer con la plantilla del proyecto y relleno = `</s>`, como TinyLlama.
 
     `legacy=True` antepone «▁» tras cada token de control: así lo hacen llama.cpp y el
@@ -121,7 +111,10 @@ def load_tokenizer(path: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(path, legacy=True, local_files_only=True)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, legacy=True, local_files_only=True)
+    except Exception as error:  # `tokenizers` lanza Exception a secas con un JSON dañado
+        _damaged(path, error, made_by)
     tokenizer.init_kwargs["legacy"] = True  # para que se guarde en tokenizer_config.json
     tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.pad_token = tokenizer.eos_token
@@ -144,8 +137,13 @@ def load_model(path: Path, dtype: str, made_by: str | None = None) -> Any:
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" in str(error):
             raise MemoryError(str(error)) from error
-        advice = f"Ejecutar de nuevo: python {made_by}" if made_by else "Descargarlo de nuevo."
-        fail(f"{path} está incompleto o dañado ({str(error).splitlines()[0][:120]}). {advice}")
+        _damaged(path, error, made_by)
+
+
+def _damaged(path: Path, error: Exception, made_by: str | None) -> NoReturn:
+    reason = " ".join(str(error).split())[:120]
+    advice = f"Ejecutar de nuevo: python {made_by}" if made_by else "Descargarlo de nuevo."
+    fail(f"{path} está incompleto o dañado ({reason}). {advice}")
 
 
 def environment() -> dict[str, Any]:
@@ -166,108 +164,3 @@ def encode_chat(tokenizer: Any, messages: list[Message], add_generation_prompt: 
     """Ids de la conversación según la plantilla del tokenizer, con `<s>` exactamente una vez."""
     encoded = tokenizer.apply_chat_template(messages, add_generation_prompt=add_generation_prompt)
     return list(encoded["input_ids"])
-
-
-class Sampling(NamedTuple):
-    """Cómo se elige cada token. `temperature` 0 es la opción más probable siempre (greedy)."""
-
-    temperature: float = TEMPERATURE
-    top_p: float = TOP_P
-    max_new_tokens: int = MAX_NEW_TOKENS
-    seed: int | None = None
-
-
-class Engine(Protocol):
-    """Lo que la conversación necesita de un motor."""
-
-    label: str  # nombre y dispositivo, para la primera línea del chat
-    context: int  # tokens que caben entre pregunta, historia y respuesta
-
-    def count_tokens(self, messages: list[Message]) -> int:
-        """Tokens del prompt de generación de esos mensajes."""
-
-    def stream(self, messages: list[Message], sampling: Sampling) -> Iterator[str]:
-        """Trozos de la respuesta según se generan. Cerrar el iterador detiene al motor."""
-
-
-class TransformersEngine:
-    """Motor de PyTorch: CUDA si la hay; en CPU, cuando no hay GGUF."""
-
-    def __init__(self, path: Path, device: str, dtype: str, made_by: str) -> None:
-        self.tokenizer = load_tokenizer(path)
-        self.model = load_model(path, dtype, made_by).to(device).eval()
-        self.context = self.model.config.max_position_embeddings
-        self.label = f"transformers, {device}, {dtype}"
-
-    def count_tokens(self, messages: list[Message]) -> int:
-        return len(encode_chat(self.tokenizer, messages, add_generation_prompt=True))
-
-    def stream(self, messages: list[Message], sampling: Sampling) -> Iterator[str]:
-        from threading import Event, Thread
-
-        import torch
-        from transformers import StoppingCriteriaList, TextIteratorStreamer, set_seed
-
-        if sampling.seed is not None:
-            set_seed(sampling.seed)
-        ids = encode_chat(self.tokenizer, messages, add_generation_prompt=True)
-        prompt = torch.tensor([ids], device=self.model.device)  # (1, tokens)
-        streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        cancelled = Event()
-
-        def stop(input_ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-            return torch.full((len(input_ids),), cancelled.is_set(), device=input_ids.device)
-
-        settings = _generation_settings(self.tokenizer, sampling) | {
-            "attention_mask": torch.ones_like(prompt),
-            "streamer": streamer,
-            "stopping_criteria": StoppingCriteriaList([stop]),
-        }
-        worker = Thread(target=self._generate, args=(prompt, settings, streamer), daemon=True)
-        worker.start()
-        try:
-            yield from until_stop(streamer)
-        finally:
-            cancelled.set()
-            worker.join()
-
-    def _generate(self, prompt: Any, settings: dict[str, Any], streamer: Any) -> None:
-        try:
-            self.model.generate(prompt, **settings)
-        finally:
-            streamer.end()  # sin esto, un fallo dentro del hilo dejaría el chat esperando
-
-
-def _generation_settings(tokenizer: Any, sampling: Sampling) -> dict[str, Any]:
-    settings = {
-        "max_new_tokens": sampling.max_new_tokens,
-        "do_sample": sampling.temperature > 0,
-        "pad_token_id": tokenizer.pad_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "top_k": 0,  # transformers lo pone en 50; la práctica solo pide temperatura y top-p
-    }
-    if sampling.temperature > 0:
-        settings |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
-    return settings
-
-
-def until_stop(pieces: Iterator[str]) -> Iterator[str]:
-    """Pasa los trozos hasta `STOP_TEXT`, sin dejar ver nunca un principio de `STOP_TEXT`."""
-    held = ""
-    started = False
-    for piece in pieces:
-        held += piece if started else piece.lstrip()
-        started = started or bool(held)
-        before, found, _ = held.partition(STOP_TEXT)
-        if found:
-            yield before
-            return
-        keep = next(
-            (n for n in range(len(STOP_TEXT) - 1, 0, -1) if held.endswith(STOP_TEXT[:n])), 0
-        )
-        safe = len(held) - keep
-        if safe:
-            yield held[:safe]
-            held = held[safe:]
-    if held:
-        yield held
