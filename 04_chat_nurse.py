@@ -47,13 +47,13 @@ class Chat:
     def __init__(self, engine: Any, identity: str, records: list, args: argparse.Namespace) -> None:
         self.engine, self.identity = engine, identity
         self.index = safety.RecordIndex(records)
+        self.index.search("hola", 1)  # compila las reglas ahora, no con la primera urgencia
         self.records = {record["id"]: record for record in records}
         length = min(args.max_new_tokens, engine.context // 2) if engine else args.max_new_tokens
         heat = 0.0 if args.greedy else args.temperature
         self.sampling = engines.Sampling(heat, args.top_p, length, args.seed)
         self.number = args.emergency_number or terminal.remembered_number()
-        self.screen = terminal.Screen()
-        self.history: list[common.Message] = []
+        self.screen, self.history = terminal.Screen(), []
         self.question: str | None = None
         self.record: common.Record | None = None  # la última ficha mostrada o citada
         self.screen.say(identity)
@@ -242,7 +242,7 @@ def open_model(args: argparse.Namespace) -> tuple[Any, str]:
     try:
         engine, reason = engines.open_engine(args.model, args.engine)
     except common.NurseError as error:
-        common.fail(f"{error} Sin modelo: python 04_chat_nurse.py --records-only")
+        common.fail(f"{str(error).rstrip('.')}. Sin modelo: python 04_chat_nurse.py --records-only")
     made = f"{engine.describe()}{weights_of(args.model)}"
     return engine, f"TinyLlama Nurse: {made}. Motor: {engine.label} ({reason})."
 

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 # Con «mini», LoRA debe llegar a todas las capas lineales; la base se explica en su README.
-DEMO_FLAGS := --base-model mini @@FLAGS@@
+DEMO_FLAGS := --base-model mini --batch-size 8 --grad-accum 1 --epochs 3 --learning-rate 2e-3 --lora-r 16 --lora-alpha 32 --target-modules q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj
 QUESTION := ¿Qué hago si alguien se quema la mano con agua hirviendo?
 
 .PHONY: demo test lint bench eval base

@@ -6,7 +6,6 @@ Nada se redibuja: cada línea se escribe una vez y en orden, como necesita un le
 
 import json
 import os
-import shutil
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
@@ -148,10 +147,10 @@ class Screen:
     def _put(self, word: str) -> None:
         """Escribe una palabra, en otra línea si no cabe.
 
-        El ancho se pregunta cada vez (la ventana puede cambiar) y la última columna queda libre:
-        la consola clásica de Windows salta de línea al ocuparla.
+        El ancho se pregunta cada vez y a la terminal, porque COLUMNS no cambia con la ventana. La
+        última columna queda libre: la consola clásica de Windows salta de línea al ocuparla.
         """
-        width = shutil.get_terminal_size().columns if self.terminal else 0
+        width = os.get_terminal_size(sys.stdout.fileno()).columns if self.terminal else 0
         text = word.rstrip()
         if text:
             if width and self._column and self._column + _cells(self._gap + text) >= width:
@@ -162,7 +161,8 @@ class Screen:
             if width:
                 self._column %= width  # una palabra más larga que la ventana la parte la terminal
             self._gap = ""
-        self._gap += word[len(text) :]
+        if self._column or not text:  # tras una línea llena, el espacio sobra
+            self._gap += word[len(text) :]
         if word.endswith("\n"):
             sys.stdout.write("\n")
             self._column, self._gap = 0, ""

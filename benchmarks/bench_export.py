@@ -39,7 +39,11 @@ TOKENIZERS = (
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 TITLE = "## Exportar y conversar en CPU"
 TOKENS = 48  # por respuesta medida
-LONG_QUESTION = " ".join([QUESTION] * 3)  # unos 60 tokens con el vocabulario Llama-2
+ANSWER = "1. Aparte la mano del agua.\n2. Enfríela 20 minutos.\n3. Cubra sin apretar."
+LONG_QUESTION = (  # 60 tokens con el vocabulario Llama-2
+    "Ya la he enfriado veinte minutos y le quité los anillos, pero le han salido ampollas en dos "
+    "dedos y dice que le duele mucho. ¿Tengo que vendarla o ir ya mismo a urgencias?"
+)
 SHAPE = {
     "vocab_size": 32000,
     "hidden_size": 2048,
@@ -122,8 +126,9 @@ def measure_chat(path: Path) -> dict[str, float]:
     engine, _ = open_engine(path, "auto")
     ready = time.time()
     sampling = Sampling(max_new_tokens=TOKENS, seed=common.SEED)
-    chat = common.build_messages(QUESTION)
-    chat.append({"role": "assistant", "content": "".join(engine.stream(chat, sampling)) or "-"})
+    # Primer turno ya contestado: lo que diría un modelo entrenado (al azar no sale texto).
+    chat = common.build_messages(QUESTION, ANSWER)
+    list(engine.stream([*chat, *common.build_messages("¿Y?")], Sampling(max_new_tokens=1)))
     chat += common.build_messages(LONG_QUESTION)
     first_token, ours, own = 0.0, [], []
     for _ in range(3):

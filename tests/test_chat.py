@@ -118,6 +118,33 @@ def talk(run_main: Any, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     return run
 
 
+WHOLE = WELCOME + (
+    "Tú: no respira\n"
+    "EMERGENCIA: Llame al 112 ahora.\n"
+    "Enfermero: Sople fuerte.\n"
+    "El modelo no dice lo mismo que la ficha: otra.\n" + BREATH_SHEET + "\n"
+    "Tú: quemadura\n"
+    "Enfermero: 1. Ponga agua fresca 20 minutos.\n"
+    "2. No ponga hielo.\n"
+    "Coincide con la ficha verificada PA-0001 (IFRC 2025).\n\n"
+    "Tú: dosis\n"
+    "Enfermero: No puedo indicar dosis.\n\n"
+    "Tú: hola\n"
+    "Enfermero: Buenos días.\n"
+    "Ninguna ficha verificada trata esta pregunta.\n\n"
+    "Tú: /fuentes\n"
+    "Fuentes de PA-0001: IFRC 2025.\n\n"
+    "Tú: nuevo\n"
+    "Conversación nueva.\n\n"
+    "Tú: /fuentes\n"
+    "Todavía no se ha mostrado ninguna ficha.\n\n"
+    "Tú: /volar\n"
+    "No conozco la orden /volar. Ver /ayuda.\n\n"
+    "Tú: SALIR\n"
+    "Hasta luego.\n"
+)
+
+
 def test_whole_conversation(talk: Talk) -> None:
     """Aviso antes que el modelo; ficha después: entera si difiere, citada si coincide."""
     engine = Engine(["Sople ", "fuerte."], ["1. Ponga agua fresca 20 minutos.\n2. No ponga hielo."],
@@ -137,31 +164,7 @@ def test_whole_conversation(talk: Talk) -> None:
         "x",
     ]
     shown = talk(engine, lines)
-    assert shown.out == WELCOME + (
-        "Tú: no respira\n"
-        "EMERGENCIA: Llame al 112 ahora.\n"
-        "Enfermero: Sople fuerte.\n"
-        "El modelo no dice lo mismo que la ficha: otra.\n" + BREATH_SHEET + "\n"
-        "Tú: quemadura\n"
-        "Enfermero: 1. Ponga agua fresca 20 minutos.\n"
-        "2. No ponga hielo.\n"
-        "Coincide con la ficha verificada PA-0001 (IFRC 2025).\n\n"
-        "Tú: dosis\n"
-        "Enfermero: No puedo indicar dosis.\n\n"
-        "Tú: hola\n"
-        "Enfermero: Buenos días.\n"
-        "Ninguna ficha verificada trata esta pregunta.\n\n"
-        "Tú: /fuentes\n"
-        "Fuentes de PA-0001: IFRC 2025.\n\n"
-        "Tú: nuevo\n"
-        "Conversación nueva.\n\n"
-        "Tú: /fuentes\n"
-        "Todavía no se ha mostrado ninguna ficha.\n\n"
-        "Tú: /volar\n"
-        "No conozco la orden /volar. Ver /ayuda.\n\n"
-        "Tú: SALIR\n"
-        "Hasta luego.\n"
-    )
+    assert shown.out == WHOLE
     assert (shown.code, shown.err) == (0, "")
 
 

@@ -1,0 +1,80 @@
+"""Aprende los pesos con que `nurse_safety` reconoce urgencias y límites que ninguna regla previó.
+
+Uso:     python data_audit/fit_urgency.py
+Lee:     tests/safety_questions.tsv, las preguntas de ajuste de benchmarks/clinical_eval y los
+         registros verificados. Nunca lee las preguntas de prueba.
+Escribe: nurse_safety_weights.json
+Tarda:   menos de un minuto. Necesita scikit-learn (solo aquí).
+"""
+
+import json
+import sys
+from collections import Counter
+from math import log
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import nurse_common as common  # noqa: E402
+import nurse_safety as safety  # noqa: E402
+
+EXAMPLES = ROOT / "tests" / "safety_questions.tsv"
+TUNE = ROOT / "benchmarks" / "clinical_eval" / "questions_tune.jsonl"
+# Probabilidad desde la que cuenta cada objetivo: elegida por validación cruzada (10 partes)
+# para no pasar de un 5 % de falsas alarmas junto con las reglas.
+THRESHOLDS = {"urgent": 0.55, "limit": 0.5}
+INVERSE_PENALTY = 0.3
+SMALLEST = 0.05  # los pesos menores no se guardan
+RAREST = 2  # ejemplos en que debe aparecer un rasgo para contar
+
+
+def examples() -> list[tuple[str, bool, bool]]:
+    """(pregunta, urgente, límite) de las tres fuentes; los registros dudosos quedan fuera."""
+    found = []
+    for line in EXAMPLES.read_text(encoding="utf-8").splitlines():
+        label, text = line.split("\t")
+        found.append((text, label in "UB", label in "LB"))
+    for line in TUNE.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        found.append((row["question"], row["urgent"], row["scope"]))
+    for row in common.load_records(common.DATA_FILE)[0]:
+        acts = row["estilo"] in ("que_hacer", "caso_clinico")
+        calm = row["gravedad"] in ("leve", "moderada") and not row["llamar_112"]
+        if (urgent := row["gravedad"] == "vital" and acts) or calm:
+            found.append((common.question_of(row), urgent, row["estilo"] == "limite"))
+    return found
+
+
+def fit(rows: list[set[str]], answers: list[bool], threshold: float) -> dict[str, object]:
+    """Regresión logística; el umbral va dentro de `bias`, así que basta mirar el signo."""
+    from sklearn.feature_extraction import DictVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    counts = Counter(name for row in rows for name in row)
+    kept = [{name: 1 for name in sorted(row) if counts[name] >= RAREST} for row in rows]
+    table = DictVectorizer()
+    matrix = table.fit_transform(kept)
+    model = LogisticRegression(C=INVERSE_PENALTY, max_iter=3000).fit(matrix, answers)
+    pairs = zip(table.feature_names_, model.coef_[0].tolist(), strict=True)
+    weights = {name: round(value, 3) for name, value in pairs if abs(value) >= SMALLEST}
+    bias = model.intercept_[0] - log(threshold / (1 - threshold))
+    return {"bias": round(float(bias), 3), "weights": weights}
+
+
+def main() -> int:
+    """Ajusta los dos objetivos y escribe los pesos."""
+    found = examples()
+    rows = [safety.features(text) for text, _, _ in found]
+    answers = {"urgent": [row[1] for row in found], "limit": [row[2] for row in found]}
+    weights = {name: fit(rows, answers[name], THRESHOLDS[name]) for name in answers}
+    safety.WEIGHTS_FILE.write_text(
+        json.dumps(weights, ensure_ascii=False, indent=0) + "\n", encoding="utf-8", newline="\n"
+    )
+    for name, model in weights.items():
+        print(f"{name}: {len(found)} ejemplos, {len(model['weights'])} pesos")
+    return 0
+
+
+if __name__ == "__main__":
+    common.run_script(main)
