@@ -86,11 +86,7 @@ def add_lora(model: Any, args: argparse.Namespace, base: Base) -> Any:
         common.fail(f"--target-modules: la base {base.name} no tiene todas las capas {layers}.")
     size = {"r": args.lora_r, "lora_alpha": args.lora_alpha, "lora_dropout": args.lora_dropout}
     config = LoraConfig(**size, target_modules=layers, bias=args.lora_bias, task_type="CAUSAL_LM")
-    model = get_peft_model(model, config)
-    # PEFT guardaría la ruta local; el id es lo que sirve en otro equipo.
-    model.peft_config["default"].base_model_name_or_path = base.name
-    model.peft_config["default"].revision = base.revision
-    return model
+    return get_peft_model(model, config)
 
 
 def held_out_loss(model: Any, dataset: Any, batch_size: int, when: str) -> float:
@@ -215,6 +211,9 @@ def plot_loss(log: list[Any], metrics: dict[str, float], file: Path) -> None:
 def save_stage(output: Path, model: Any, tokenizer: Any, base: Base, run: Any, log: Any) -> None:
     """Escribe `modelo_chat/` completo o nada."""
     with common.staged(output, folder=True) as folder:
+        # Durante el entrenamiento PEFT usa la ruta local; en otro equipo lo que sirve es el id.
+        model.peft_config["default"].base_model_name_or_path = base.name
+        model.peft_config["default"].revision = base.revision
         model.save_pretrained(folder, save_embedding_layers=False)  # True consultaría el hub
         common.discard(folder / "README.md")  # plantilla vacía de PEFT; la ficha la escribe 02
         tokenizer.save_pretrained(folder)

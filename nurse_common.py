@@ -295,5 +295,6 @@ def run_script(main: Callable[[], int]) -> NoReturn:
 _OS_REASONS = {
     errno.ENOSPC: "no queda espacio; liberar sitio y repetir",
     errno.ENOENT: "no existe",
+    errno.EPIPE: "se cerró el programa que leía la salida",
     errno.EACCES: "sin permiso; cerrar el programa que lo tenga abierto y repetir",
 }

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import nurse_common as common
-from nurse_text import fold, holds, marked, matches, mentions, open_gates, prepare, regex, rules
+from nurse_text import holds, marked, matches, mentions, open_gates, prepare, regex, rules
 from nurse_text import terms as terms_of
 
 WEIGHTS_FILE = Path(__file__).with_name("nurse_safety_weights.json")
@@ -246,7 +246,7 @@ def _figures(text: str) -> set[str]:
     text = text.lower().replace("–", "-").replace("112/911", "")
     text = re.sub(r"(?<=\d)\s*(?:-|a)\s*(?=\d)", "-", re.sub(r"^\d\. ", "", text, flags=re.M))
     return {
-        f"{number.replace(',', '.')} {fold(unit)[:3]}".strip()
+        f"{number.replace(',', '.')} {unit[:3]}".strip()
         for number, unit in FIGURE.findall(text)
         if number not in ("112", "911")
     }

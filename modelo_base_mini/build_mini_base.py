@@ -35,13 +35,10 @@ SHAPE = {
     "num_hidden_layers": 6,
     "num_attention_heads": 4,  # cabezas de 64, como las de TinyLlama
     "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
+    "max_position_embeddings": 1024,
 }
 # Letras que alguien puede teclear aunque los registros no las usen.
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZÁÉÍÓÚÜÑabcdefghijklmnopqrstuvwxyzáéíóúüñ¿?¡!«»\"'"
-# Fichas seguidas por texto. Con una sola, el chat se perdería al segundo turno: nunca habría
-# visto posiciones tan altas ni otra consulta delante.
-SHEETS_PER_TEXT = (1, 1, 2, 3)
 BATCH_TOKENS = 1600
 LEARNING_RATE, WARMUP_STEPS, WEIGHT_DECAY = 2e-3, 60, 0.1
 THREADS = 2  # fijo: con otro reparto la suma se redondea distinto
@@ -87,12 +84,8 @@ def train_tokenizer(rows: list[common.Record], folder: Path) -> Any:
 
 
 def batches(rows: list[common.Record], tokenizer: Any, rng: random.Random) -> list[Any]:
-    """Una pasada por los registros: textos de varias fichas al azar, en lotes de largo parecido."""
-    order = rng.sample(rows, len(rows))
-    texts = []
-    while order:
-        group = [order.pop() for _ in range(min(rng.choice(SHEETS_PER_TEXT), len(order)))]
-        texts.append(tokenizer("\n".join(map(sheet, group)))["input_ids"])
+    """Una pasada por los registros, al azar, en lotes de largo parecido."""
+    texts = [tokenizer(sheet(row))["input_ids"] for row in rng.sample(rows, len(rows))]
     texts.sort(key=len)
     grouped: list[list[list[int]]] = [[]]
     for ids in texts:

@@ -15,7 +15,7 @@ from threading import Event, Thread
 from typing import Any
 from urllib.parse import urlsplit
 
-from nurse_common import Message, fail
+from nurse_common import SYSTEM_PROMPT, Message, fail
 
 from .gguf_header import STEP_3, gguf_identity
 from .interface import Sampling, until_stop
@@ -35,6 +35,9 @@ class LlamaCppEngine:
         self.server, self._token = _open_server(path)
         self._address = urlsplit(self.server.listening_address)
         self.context = self._call("GET", "/props")["default_generation_settings"]["n_ctx"]
+        # Un token de prueba: cerrar el servidor antes de que su bucle arranque lo bloquea para
+        # siempre, y así la primera pregunta encuentra ya calculado el comienzo del prompt.
+        self._call("POST", "/completion", {"prompt": SYSTEM_PROMPT, "n_predict": 1})
         kind = FILE_TYPES.get(fields.get("general.file_type"), "GGUF")
         self.label = f"llama.cpp, CPU, {kind}"
 
