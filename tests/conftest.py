@@ -252,3 +252,22 @@ def run_main(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Resul
         return Result(stop.value.code, shown.out, shown.err)
 
     yield run
+
+
+@pytest.fixture(scope="session")
+def exported(merged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Carpeta, zip y GGUF (f16) como los deja 03. De solo lectura."""
+    stage = tmp_path_factory.mktemp("etapa3") / "model_nurse_final"
+    shutil.copytree(merged, stage)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(common, "DATA_FILE", stage / "sin registros")
+        code = script("03_export_model_nurse").main(["--model", str(stage), "--gguf-type", "f16"])
+    assert code == 0
+    return stage
+
+
+@pytest.fixture
+def copy(exported: Path, tmp_path: Path) -> Path:
+    """La carpeta de la etapa 3 entera, para estropearla. Devuelve la del modelo."""
+    shutil.copytree(exported.parent, tmp_path, dirs_exist_ok=True)
+    return tmp_path / exported.name

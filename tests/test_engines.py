@@ -1,14 +1,11 @@
-"""Los dos motores tras la misma interfaz, y cuál se elige al abrir carpeta, GGUF o zip."""
+"""Los dos motores tras la misma interfaz."""
 
-import shutil
-import sys
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import RECORDS, run_process, script
+from conftest import RECORDS, run_process
 
 import nurse_common as common
 from nurse_common import NurseError, build_messages
@@ -17,25 +14,11 @@ from nurse_engines import (
     Sampling,
     TransformersEngine,
     encode_chat,
-    open_engine,
-    opening,
     until_stop,
 )
 
 GREEDY = Sampling(temperature=0, max_new_tokens=24)
 QUESTIONS = [common.question_of(row) for row in RECORDS]
-
-
-@pytest.fixture(scope="module")
-def exported(merged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Carpeta, zip y GGUF (f16) como los deja 03. De solo lectura."""
-    stage = tmp_path_factory.mktemp("etapa3") / "model_nurse_final"
-    shutil.copytree(merged, stage)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(common, "DATA_FILE", stage / "sin registros")
-        code = script("03_export_model_nurse").main(["--model", str(stage), "--gguf-type", "f16"])
-    assert code == 0
-    return stage
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +34,6 @@ def torch_engine(exported: Path) -> TransformersEngine:
 @pytest.fixture(params=["llama.cpp", "transformers"])
 def engine(request: Any, llama: LlamaCppEngine, torch_engine: TransformersEngine) -> Any:
     return llama if request.param == "llama.cpp" else torch_engine
-
-
-@pytest.fixture
-def copy(exported: Path, tmp_path: Path) -> Path:
-    """La carpeta de la etapa 3 entera, para estropearla. Devuelve la del modelo."""
-    shutil.copytree(exported.parent, tmp_path, dirs_exist_ok=True)
-    return tmp_path / exported.name
 
 
 def answer(engine: Any, messages: list[common.Message], sampling: Sampling = GREEDY) -> str:
@@ -208,152 +184,3 @@ def test_the_gguf_chat_is_silent_and_needs_no_torch(exported: Path) -> None:
 def test_first_line_names_the_base(engine: Any, merged: Path) -> None:
     base = common.read_json(merged / "manifest.json", "")["base_model"]["name"]
     assert engine.describe() == f"base {base}" and engine.context == 1024
-
-
-def test_llama_cpp_is_chosen_on_a_cpu(exported: Path) -> None:
-    assert isinstance(open_engine(exported, "auto")[0], LlamaCppEngine)
-    assert isinstance(open_engine(exported.with_suffix(".gguf"), "auto")[0], LlamaCppEngine)
-    opened, reason = open_engine(exported, "llama.cpp")
-    assert isinstance(opened, LlamaCppEngine) and reason == "elegido con --engine"
-
-
-def test_transformers_is_chosen_with_a_gpu(exported: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(opening, "cuda_ready", lambda: True)
-    assert isinstance(open_engine(exported, "auto")[0], TransformersEngine)
-
-
-def test_transformers_can_be_forced(exported: Path) -> None:
-    opened, reason = open_engine(exported, "transformers")
-    assert isinstance(opened, TransformersEngine) and reason.startswith("elegido con --engine")
-    with pytest.raises(NurseError, match="es un GGUF"):
-        open_engine(exported.with_suffix(".gguf"), "transformers")
-
-
-def test_a_stale_gguf_is_not_used(copy: Path) -> None:
-    manifest = common.read_json(copy / "manifest.json", "")
-    common.write_json(copy / "manifest.json", manifest | {"weights_sha256": "0" * 64})
-    opened, reason = open_engine(copy, "auto")
-    assert isinstance(opened, TransformersEngine)
-    assert reason.startswith("model_nurse_final.gguf se hizo con otros pesos")
-    with pytest.raises(NurseError, match="otros pesos.*03_export_model_nurse.py"):
-        open_engine(copy, "llama.cpp")
-
-
-def test_without_gguf_transformers_says_why(copy: Path) -> None:
-    copy.with_suffix(".gguf").unlink()
-    opened, reason = open_engine(copy, "auto")
-    assert isinstance(opened, TransformersEngine)
-    assert reason.startswith("no hay model_nurse_final.gguf")
-
-
-def test_without_xllamacpp_transformers_says_why(exported: Path, monkeypatch: Any) -> None:
-    monkeypatch.setitem(sys.modules, "xllamacpp", None)
-    opened, reason = open_engine(exported, "auto")
-    assert isinstance(opened, TransformersEngine) and "pip install xllamacpp" in reason
-    with pytest.raises(NurseError, match="pip install xllamacpp"):
-        open_engine(exported, "llama.cpp")
-
-
-def test_a_gguf_alone_is_enough(copy: Path) -> None:
-    shutil.rmtree(copy)
-    assert isinstance(open_engine(copy, "auto")[0], LlamaCppEngine)
-
-
-def truncated(data: bytes) -> bytes:
-    return data[: len(data) // 2]
-
-
-@pytest.mark.parametrize(
-    ("spoil", "said"),
-    [
-        (truncated, "está incompleto o dañado"),
-        (lambda data: data[:100], "está incompleto o dañado"),
-        (lambda data: data.replace(b"llama", b"gpt-2", 1), "arquitectura «gpt-2»"),
-        (lambda _: b"texto corriente, no un modelo", "no es un GGUF"),
-    ],
-)
-def test_bad_ggufs_are_one_line(copy: Path, spoil: Callable[[bytes], bytes], said: str) -> None:
-    path = copy.with_suffix(".gguf")
-    path.write_bytes(spoil(path.read_bytes()))
-    code = "import sys, nurse_common, nurse_engines, pathlib\nnurse_common.run_script(lambda: "
-    code += "nurse_engines.open_engine(pathlib.Path(sys.argv[1]), 'auto'))"
-    result = run_process("-c", code, path)
-    assert result.code == 1 and said in result.error
-
-
-@pytest.mark.parametrize("name", ["nada", "nada.gguf", "nada.zip", "."])
-def test_what_is_not_a_model_is_one_line(tmp_path: Path, name: str) -> None:
-    with pytest.raises(NurseError, match=r"python 0[23]_"):
-        open_engine(tmp_path / name, "auto")
-
-
-def test_zip_is_unpacked_once(copy: Path, capsys: Any) -> None:
-    shutil.rmtree(copy)
-    copy.with_suffix(".gguf").unlink()
-    archive = copy.with_suffix(".zip")
-    first = opening.unpack(archive)
-    assert "Descomprimiendo" in capsys.readouterr().out
-    assert first.is_relative_to(archive.with_name("model_nurse_final.zip.cache"))
-    assert isinstance(open_engine(archive, "auto")[0], TransformersEngine)
-    assert opening.unpack(archive) == first and capsys.readouterr().out == ""
-    with zipfile.ZipFile(archive, "a") as target:
-        target.writestr("model_nurse_final/otro.txt", "otro contenido, otro hash")
-    again = opening.unpack(archive)
-    assert again != first and not first.exists() and (again / "otro.txt").is_file()
-
-
-def test_zip_uses_the_gguf_beside_it(copy: Path) -> None:
-    assert isinstance(open_engine(copy.with_suffix(".zip"), "auto")[0], LlamaCppEngine)
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["../fuera.txt", "m/../../fuera.txt", "/fuera.txt", "C:/fuera.txt", "m\\..\\..\\fuera.txt"],
-)
-def test_no_zip_path_escapes(tmp_path: Path, name: str) -> None:
-    archive = tmp_path / "dentro" / "malo.zip"
-    archive.parent.mkdir()
-    with zipfile.ZipFile(archive, "w") as target:
-        target.writestr("m/config.json", "{}")
-        target.writestr(name, "x")
-    with pytest.raises(NurseError, match="saldría de su carpeta"):
-        opening.unpack(archive)
-    assert not list(tmp_path.rglob("fuera.txt")) and not list(tmp_path.rglob("config.json"))
-
-
-def test_no_zip_link_escapes(tmp_path: Path) -> None:
-    archive = tmp_path / "malo.zip"
-    link = zipfile.ZipInfo("m/enlace")
-    link.external_attr = 0o120777 << 16
-    with zipfile.ZipFile(archive, "w") as target:
-        target.writestr(link, "/etc")
-    with pytest.raises(NurseError, match="saldría de su carpeta"):
-        opening.unpack(archive)
-
-
-def test_a_zip_bomb_is_refused(copy: Path, monkeypatch: Any) -> None:
-    usage = shutil._ntuple_diskusage(10, 9, 1000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(NurseError, match="No hay espacio"):
-        opening.unpack(copy.with_suffix(".zip"))
-
-
-@pytest.mark.parametrize("data", [b"", b"no es un zip", None])
-def test_damaged_zips_are_one_line(copy: Path, data: bytes | None) -> None:
-    archive = copy.with_suffix(".zip")
-    if data is None:
-        data = bytearray(archive.read_bytes())
-        middle = len(data) // 2
-        data[middle : middle + 64] = bytes(64)
-    archive.write_bytes(data)
-    with pytest.raises(NurseError, match="no es un zip o está dañado"):
-        opening.unpack(archive)
-    assert not list(archive.with_name(f"{archive.name}.cache").iterdir())
-
-
-def test_a_zip_without_a_model_folder_is_refused(tmp_path: Path) -> None:
-    archive = tmp_path / "fotos.zip"
-    with zipfile.ZipFile(archive, "w") as target:
-        target.writestr("foto.jpg", "x")
-    with pytest.raises(NurseError, match="no contiene una carpeta de modelo"):
-        opening.unpack(archive)
