@@ -143,13 +143,12 @@ def save_model(model: Any, tokenizer: Any, base: Base, folder: Path) -> None:
 def model_card(run: dict[str, Any], manifest: dict[str, Any]) -> str:
     """Ficha del modelo en español, con la cabecera que leen Hugging Face y LM Studio."""
     base, metrics, proof = run["base_model"], run["metrics"], manifest["merge_proof"]
-    hub_id = base["name"] == common.BASE_MODEL
+    hub_line = f"base_model: {base['name']}\n" if base["name"] == common.BASE_MODEL else ""
     before, after = metrics["eval_loss_before"], metrics["eval_loss_after"]
     return f"""---
 language: es
 license: {manifest["license"]}
-{f"base_model: {base['name']}" if hub_id else ""}
-library_name: transformers
+{hub_line}library_name: transformers
 pipeline_tag: text-generation
 tags: [primeros-auxilios, enfermeria, lora]
 ---
