@@ -3,7 +3,7 @@
 Uso:     python modelo_base_mini/build_mini_base.py
 Lee:     primeros_auxilios_500.jsonl (preguntas y respuestas, las 500: también las que 01 aparta).
 Escribe: en modelo_base_mini/, los pesos, la configuración y el tokenizer. README.md es a mano.
-Tarda:   unos 9 minutos en una CPU de 2 núcleos.
+Tarda:   unos 5 minutos en una CPU de 2 núcleos sin otros trabajos.
 No hace: no usa la plantilla del chat, que es lo que LoRA enseña después, y no descarga nada.
 
 Misma semilla, mismos registros y mismo equipo dan los mismos bytes; otra CPU u otra versión de
