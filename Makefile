@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 # Con «mini», LoRA debe llegar a todas las capas lineales; la base se explica en su README.
-DEMO_FLAGS := --base-model mini --batch-size 8 --grad-accum 1 --epochs 5 --learning-rate 2e-3 --lora-r 16 --lora-alpha 32 --target-modules q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj
+DEMO_FLAGS := --base-model mini --batch-size 8 --grad-accum 1 --epochs 8 --learning-rate 2e-3 --lora-r 16 --lora-alpha 32 --target-modules q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj
 QUESTION := A un alumno de primaria le sangra la nariz en plena clase. ¿Cómo se le atiende?
 
 .PHONY: demo test lint bench eval base
@@ -22,7 +22,7 @@ demo: $(VENV)/ready
 		echo "model_nurse_final/ no es de la demostración: moverla antes de «make demo»."; exit 1; fi
 	$(RUN) 01_train_lora.py $(DEMO_FLAGS)
 	$(RUN) 02_create_model_nurse.py
-	# f16: un modelo tan pequeño pierde recitado al cuantizarlo a Q8_0.
+	# f16: con un modelo tan pequeño no ahorra nada cuantizar, y es exacto.
 	$(RUN) 03_export_model_nurse.py --gguf-type f16
 	$(RUN) 04_chat_nurse.py --question "$(QUESTION)"
 
