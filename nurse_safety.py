@@ -22,6 +22,10 @@ from nurse_text import holds, marked, matches, mentions, open_gates, prepare, re
 from nurse_text import terms as terms_of
 
 WEIGHTS_FILE = Path(__file__).with_name("nurse_safety_weights.json")
+# Preguntas como las teclea la gente: etiqueta, fichas que la contestan (la mejor, primero) y texto.
+PHRASINGS_FILE = Path(__file__).with_name("nurse_phrasings.tsv")
+PHRASE_GAIN = 1.0  # cuánto cuenta parecerse a una pregunta ya asignada a la ficha
+SECOND_CHOICE = 0.8  # y cuánto menos si la ficha no era la mejor para esa pregunta
 CLOSE_SCORE = 0.5  # parecido mínimo para mostrar una ficha
 TOPIC_GAIN = 1.0  # cuánto ayuda a una ficha que su tema entero se parezca a la pregunta
 SITUATION_GAIN = 2.0  # y que sea el tema de la urgencia reconocida
@@ -148,6 +152,14 @@ class RecordIndex:
         }
         self.vocabulary, self.topics = list(self.weights), list(topics)
         self.engine, self.topic_engine = _bm25(terms), _bm25(list(topics.values()))
+        place = {row.get("id"): i for i, row in enumerate(self.records)}
+        phrases = [
+            ([place[name] for name in names if name in place], _question_terms(prepare(text)))
+            for _, names, text in load_phrasings()
+        ]
+        phrases = [(places, words) for places, words in phrases if places and words]
+        self.phrase_places = [places for places, _ in phrases]
+        self.phrase_engine = _bm25([words for _, words in phrases]) if phrases else None
         assess("")  # compila el léxico ahora: la primera pregunta no espera
 
     def _known(self, term: str) -> str | None:
@@ -158,6 +170,15 @@ class RecordIndex:
             return term if term in self.weights else None
         found = process.extractOne(term, self.vocabulary, scorer=fuzz.ratio, score_cutoff=85)
         return found and found[0]
+
+    def _phrase_scores(self, asked: list[str]) -> dict[int, float]:
+        """Ficha -> parecido con la pregunta ya asignada a ella que más se parece a esta."""
+        best: dict[int, float] = {}
+        scores = self.phrase_engine.get_scores(asked).tolist() if self.phrase_engine else []
+        for places, score in zip(self.phrase_places, scores, strict=bool(scores)):
+            for rank, i in enumerate(places if score else ()):
+                best[i] = max(best.get(i, 0.0), score * (SECOND_CHOICE if rank else 1.0))
+        return best
 
     def search(self, question: str, k: int = 3) -> list[Hit]:
         """Las `k` fichas más cercanas, la mejor primero."""
@@ -172,15 +193,23 @@ class RecordIndex:
         query = [term for term in known for _ in range(1 + (term[0] == "="))]
         topic = dict(zip(self.topics, self.topic_engine.get_scores(query).tolist(), strict=True))
         top = max(topic.values()) or 1.0
-        scored = []
+        said, scored = self._phrase_scores(asked), []
         for i, score in enumerate(self.engine.get_scores(query).tolist()):
-            if score:
-                row = self.records[i]
-                gain = 1 + TOPIC_GAIN * topic[row.get("tema", "")] / top
-                scored.append((score / total * gain * _fit(row, text, verdict), i))
+            row = self.records[i]
+            gain = 1 + TOPIC_GAIN * topic[row.get("tema", "")] / top
+            if score or i in said:
+                near = score * gain + PHRASE_GAIN * said.get(i, 0.0)
+                scored.append((near / total * _fit(row, text, verdict), i))
         best = sorted(scored, reverse=True)[:k]
         grasped = len(known) > unknown  # si no entiende ni la mitad, nada es cercano
         return [Hit(self.records[i], score, grasped and score >= CLOSE_SCORE) for score, i in best]
+
+
+def load_phrasings() -> list[tuple[str, list[str], str]]:
+    """(etiqueta U, N, L o B; fichas; pregunta) de cada línea de `PHRASINGS_FILE`."""
+    lines = PHRASINGS_FILE.read_text(encoding="utf-8").splitlines()
+    rows = (line.split("\t") for line in lines)
+    return [(label, [] if ids == "-" else ids.split(","), text) for label, ids, text in rows]
 
 
 def _record_terms(record: common.Record) -> list[str]:

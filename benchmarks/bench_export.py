@@ -179,9 +179,11 @@ def measure(work: Path) -> dict[str, float]:
     result = json.loads(line)
     row["start_practice"] = result["ready"] - start
     row["speed_practice"] = result["tokens_per_second"]
+    row["bandwidth"] = float(run(baseline, "memory", practice)[2])
     for kind in ("q4_0", "q8_0"):
         command = (export, "--model", ours, "--only", "gguf", "--gguf-type", kind)
         row[f"gguf_{kind}"], row[f"gguf_{kind}_memory"], *_ = run(*command)
+        row[f"limit_{kind}"] = row["bandwidth"] / ours.with_suffix(".gguf").stat().st_size
         _, row[f"chat_{kind}_memory"], line, start = run(Path(__file__), "--chat", ours)
         result = json.loads(line)
         row[f"start_{kind}"] = result["ready"] - start
@@ -218,7 +220,8 @@ def table(rows: list[dict[str, float]]) -> str:
         lines.append(
             f"| chat {kind.upper()}, tokens/s | {middle('speed_practice'):.1f} "
             f"| {middle(f'tokens_per_second_{kind}'):.1f} "
-            f"| {ratio(f'tokens_per_second_{kind}', 'speed_practice'):.1f} × | {asked} "
+            f"| {ratio(f'tokens_per_second_{kind}', 'speed_practice'):.1f} × (tope de la memoria: "
+            f"{ratio(f'limit_{kind}', 'speed_practice'):.1f} ×) | {asked} "
             f"| {memory(f'chat_{kind}_memory')} (práctica {memory('chat_practice_memory')}) |"
         )
     lines += [
@@ -273,7 +276,8 @@ def main(argv: list[str] | None = None) -> int:
         f"({platform.machine()}, {platform.system()}), forma de TinyLlama con pesos al azar. El "
         "zip de la práctica se extrapola de una muestra de 64 MiB repartida por sus 4,4 GB. El "
         "arranque y el primer token son los del motor, sin la terminal del paso 4; el primer "
-        "turno ya contestado es un texto fijo, porque con pesos al azar no sale ninguno.\n\n"
+        "turno ya contestado es un texto fijo, porque con pesos al azar no sale ninguno. Tope de "
+        "la memoria: los bytes por segundo que lee la máquina entre el tamaño del GGUF.\n\n"
         + table(rows)
     )
     print(text)

@@ -1,8 +1,8 @@
 """Aprende los pesos con que `nurse_safety` reconoce urgencias y límites que ninguna regla previó.
 
 Uso:     python data_audit/fit_urgency.py
-Lee:     tests/safety_questions.tsv, las preguntas de ajuste de benchmarks/clinical_eval y los
-         registros verificados. Nunca lee las preguntas de prueba.
+Lee:     tests/safety_questions.tsv, nurse_phrasings.tsv, las preguntas de ajuste de
+         benchmarks/clinical_eval y los registros verificados. Nunca lee las de prueba.
 Escribe: nurse_safety_weights.json
 Tarda:   menos de un minuto. Necesita scikit-learn (solo aquí).
 """
@@ -30,11 +30,12 @@ RAREST = 2  # ejemplos en que debe aparecer un rasgo para contar
 
 
 def examples() -> list[tuple[str, bool, bool]]:
-    """(pregunta, urgente, límite) de las tres fuentes; los registros dudosos quedan fuera."""
+    """(pregunta, urgente, límite) de las cuatro fuentes; los registros dudosos quedan fuera."""
     found = []
     for line in EXAMPLES.read_text(encoding="utf-8").splitlines():
         label, text = line.split("\t")
         found.append((text, label in "UB", label in "LB"))
+    found += [(text, label in "UB", label in "LB") for label, _, text in safety.load_phrasings()]
     for line in TUNE.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         found.append((row["question"], row["urgent"], row["scope"]))
