@@ -272,7 +272,7 @@ def _dangers(text: str) -> list[str]:
 
 def _figures(text: str) -> set[str]:
     """Cifras con su unidad («20 min», «5-6 cm», «30:2»), iguales aunque se escriban distinto."""
-    text = text.lower().replace("–", "-").replace("112/911", "")
+    text = text.lower().replace("–", "-").replace("112/911", "").replace("veces por", "por")
     text = re.sub(r"(?<=\d)\s*(?:-|a)\s*(?=\d)", "-", re.sub(r"^\d\. ", "", text, flags=re.M))
     return {
         f"{number.replace(',', '.')} {unit[:3]}".strip()
