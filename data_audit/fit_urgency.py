@@ -24,7 +24,7 @@ TUNE = ROOT / "benchmarks" / "clinical_eval" / "questions_tune.jsonl"
 # Probabilidad desde la que cuenta cada objetivo: elegida por validación cruzada (10 partes)
 # para no pasar de un 5 % de falsas alarmas junto con las reglas.
 THRESHOLDS = {"urgent": 0.55, "limit": 0.5}
-INVERSE_PENALTY = 0.3
+INVERSE_PENALTY = 1.0
 SMALLEST = 0.05  # los pesos menores no se guardan
 RAREST = 2  # ejemplos en que debe aparecer un rasgo para contar
 
