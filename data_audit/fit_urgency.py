@@ -21,8 +21,9 @@ import nurse_safety as safety  # noqa: E402
 
 EXAMPLES = ROOT / "tests" / "safety_questions.tsv"
 TUNE = ROOT / "benchmarks" / "clinical_eval" / "questions_tune.jsonl"
-# Probabilidad desde la que cuenta cada objetivo: elegida por validación cruzada (10 partes)
-# para no pasar de un 5 % de falsas alarmas junto con las reglas.
+# Probabilidad desde la que cuenta cada objetivo. Con las preguntas difíciles de
+# nurse_phrasings.tsv, en validación cruzada, la de urgencia y las reglas reconocen un 89 % con un
+# 12 % de falsas alarmas; bajarla a 0,45, un 90 % con un 15 %.
 THRESHOLDS = {"urgent": 0.55, "limit": 0.5}
 INVERSE_PENALTY = 1.0
 SMALLEST = 0.05  # los pesos menores no se guardan
