@@ -22,7 +22,7 @@ demo: $(VENV)/ready
 		echo "model_nurse_final/ no es de la demostración: moverla antes de «make demo»."; exit 1; fi
 	$(RUN) 01_train_lora.py $(DEMO_FLAGS)
 	$(RUN) 02_create_model_nurse.py
-	# f16: con un modelo tan pequeño no ahorra nada cuantizar, y es exacto.
+	# f16: los pesos del paso 2, sin cuantizar; con mini son 14 MB.
 	$(RUN) 03_export_model_nurse.py --gguf-type f16
 	$(RUN) 04_chat_nurse.py --question "$(QUESTION)"
 

@@ -1,9 +1,8 @@
 """Lo que no puede alucinar: aviso de urgencia, límites, ficha más cercana y comparación.
 
-Solo código, los registros verificados y el léxico de `nurse_safety_rules.json`; ningún modelo de
-lenguaje. Una pregunta es urgente si cumple una regla del léxico o si la suma de pesos de sus
-palabras (`nurse_safety_weights.json`, aprendidos con ejemplos por `data_audit/fit_urgency.py`)
-pasa de un umbral: las reglas saben qué hacer; los pesos reconocen lo que nadie previó.
+Código, los registros, el léxico y las preguntas tecleadas de `nurse_text`; ningún modelo de
+lenguaje. Una pregunta es urgente si cumple una regla del léxico, que sabe qué hacer, o si pesan
+bastante sus palabras (`nurse_safety_weights.json`, de `data_audit/fit_urgency.py`).
 """
 
 from __future__ import annotations
@@ -18,12 +17,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import nurse_common as common
-from nurse_text import holds, marked, matches, mentions, open_gates, prepare, regex, rules
+from nurse_text import (
+    holds,
+    load_phrasings,
+    marked,
+    matches,
+    mentions,
+    open_gates,
+    prepare,
+    regex,
+    rules,
+)
 from nurse_text import terms as terms_of
 
 WEIGHTS_FILE = Path(__file__).with_name("nurse_safety_weights.json")
-# Preguntas como las teclea la gente: etiqueta, fichas que la contestan (la mejor, primero) y texto.
-PHRASINGS_FILE = Path(__file__).with_name("nurse_phrasings.tsv")
 PHRASE_GAIN = 1.0  # cuánto cuenta parecerse a una pregunta ya asignada a la ficha
 SECOND_CHOICE = 0.8  # y cuánto menos si la ficha no era la mejor para esa pregunta
 CLOSE_SCORE = 0.5  # parecido mínimo para mostrar una ficha
@@ -154,10 +161,11 @@ class RecordIndex:
         self.engine, self.topic_engine = _bm25(terms), _bm25(list(topics.values()))
         place = {row.get("id"): i for i, row in enumerate(self.records)}
         phrases = [
-            ([place[name] for name in names if name in place], _question_terms(prepare(text)))
+            (places, words)
             for _, names, text in load_phrasings()
+            if (places := [place[name] for name in names if name in place])
+            and (words := _question_terms(prepare(text)))
         ]
-        phrases = [(places, words) for places, words in phrases if places and words]
         self.phrase_places = [places for places, _ in phrases]
         self.phrase_engine = _bm25([words for _, words in phrases]) if phrases else None
         assess("")  # compila el léxico ahora: la primera pregunta no espera
@@ -175,7 +183,7 @@ class RecordIndex:
         """Ficha -> parecido con la pregunta ya asignada a ella que más se parece a esta."""
         best: dict[int, float] = {}
         scores = self.phrase_engine.get_scores(asked).tolist() if self.phrase_engine else []
-        for places, score in zip(self.phrase_places, scores, strict=bool(scores)):
+        for places, score in zip(self.phrase_places, scores, strict=True):
             for rank, i in enumerate(places if score else ()):
                 best[i] = max(best.get(i, 0.0), score * (SECOND_CHOICE if rank else 1.0))
         return best
@@ -203,13 +211,6 @@ class RecordIndex:
         best = sorted(scored, reverse=True)[:k]
         grasped = len(known) > unknown  # si no entiende ni la mitad, nada es cercano
         return [Hit(self.records[i], score, grasped and score >= CLOSE_SCORE) for score, i in best]
-
-
-def load_phrasings() -> list[tuple[str, list[str], str]]:
-    """(etiqueta U, N, L o B; fichas; pregunta) de cada línea de `PHRASINGS_FILE`."""
-    lines = PHRASINGS_FILE.read_text(encoding="utf-8").splitlines()
-    rows = (line.split("\t") for line in lines)
-    return [(label, [] if ids == "-" else ids.split(","), text) for label, ids, text in rows]
 
 
 def _record_terms(record: common.Record) -> list[str]:
@@ -240,9 +241,9 @@ def compare(answer: str, record: common.Record) -> list[str]:
     own = _dangers(record["output"])  # un mito se nombra para desmentirlo
     reasons = [f"aconseja algo peligroso ({name})" for name in _dangers(answer) if name not in own]
     figures, expected = _figures(answer), _figures(record["output"])
-    if wrong := sorted(figures - expected):
+    if wrong := sorted(figures[key] for key in figures.keys() - expected.keys()):
         reasons.append(f"da cifras que la ficha no da: {', '.join(wrong)}")
-    if missing := sorted(expected - figures):
+    if missing := sorted(expected[key] for key in expected.keys() - figures.keys()):
         reasons.append(f"faltan cifras de la ficha: {', '.join(missing)}")
     call, due = _call_at(answer), _call_at(record["output"])
     if due is not None and call is None:
@@ -270,12 +271,13 @@ def _dangers(text: str) -> list[str]:
     return found
 
 
-def _figures(text: str) -> set[str]:
-    """Cifras con su unidad («20 min», «5-6 cm», «30:2»), iguales aunque se escriban distinto."""
-    text = text.lower().replace("–", "-").replace("112/911", "").replace("veces por", "por")
+def _figures(text: str) -> dict[str, str]:
+    """Cifra con su unidad abreviada («20 min», «30:2», «100-120 /mi») -> como está escrita."""
+    text = text.lower().replace("–", "-").replace("112/911", "")
     text = re.sub(r"(?<=\d)\s*(?:-|a)\s*(?=\d)", "-", re.sub(r"^\d\. ", "", text, flags=re.M))
+    text = re.sub(r"(?:veces )?por (?=minuto|hora)", "/", text)
     return {
-        f"{number.replace(',', '.')} {unit[:3]}".strip()
+        f"{number.replace(',', '.')} {unit[:3]}".strip(): f"{number} {unit}".strip()
         for number, unit in FIGURE.findall(text)
         if number not in ("112", "911")
     }
@@ -283,9 +285,7 @@ def _figures(text: str) -> set[str]:
 
 def _call_at(text: str) -> float | None:
     """En qué punto del texto (0 a 1) se manda llamar a emergencias; None si no se manda."""
-    found = re.search(
-        r"\b(112|911)\b|llam\w+ al? (?:\w+ )?(?:emergencias|ambulancia)", text.lower()
-    )
+    found = CALL.search(text.lower())
     return found and found.start() / len(text)
 
 

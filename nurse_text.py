@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 RULES_FILE = Path(__file__).with_name("nurse_safety_rules.json")
+# Preguntas como las teclea la gente: etiqueta, fichas que la contestan (la mejor, primero) y texto.
+PHRASINGS_FILE = Path(__file__).with_name("nurse_phrasings.tsv")
 # Entre una negación y lo negado solo caben estas palabras: «no LE duele», «sin NINGÚN dolor».
 NEGATED = re.compile(
     r"[ -](?:no|ni|sin|nunca|tampoco|niega|casi)[ -]"
@@ -54,14 +56,25 @@ def rules() -> dict[str, Any]:
     """El léxico, leído en el primer uso, con sus listas de palabras plegadas."""
     text = RULES_FILE.read_text(encoding="utf-8")
     lexicon = json.loads(text)
-    for name in ("fillers", "fix_targets"):
-        lexicon[name] = {fold(word) for word in lexicon[name].split()}
+    lexicon["fillers"] = {fold(word) for word in lexicon["fillers"].split()}
+    # En orden fijo: de dos palabras igual de cercanas, la corrección elige siempre la misma.
+    lexicon["fix_targets"] = sorted({fold(word) for word in lexicon["fix_targets"].split()})
     lexicon["known"] = {fold(word) for word in re.findall(r"[^\W\d_]+", text.lower())}
     for rule in lexicon["situations"] + lexicon["limits"]:
         for group in (rule.get("any", []), *rule.get("all", [])):
             # «@breath» vale por todos los patrones de ese signo
             group[:] = [p for item in group for p in lexicon["signs"].get(item[1:], [item])]
     return lexicon
+
+
+def load_phrasings() -> list[tuple[str, list[str], str]]:
+    """(etiqueta, fichas, pregunta) de cada línea de `PHRASINGS_FILE`.
+
+    U es urgente; N, no urgente; L, fuera de alcance; B, fuera de alcance en plena urgencia.
+    """
+    lines = PHRASINGS_FILE.read_text(encoding="utf-8").splitlines()
+    rows = (line.split("\t") for line in lines)
+    return [(label, [] if ids == "-" else ids.split(","), text) for label, ids, text in rows]
 
 
 @cache

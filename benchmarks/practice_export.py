@@ -2,7 +2,6 @@
 
 Uso: python benchmarks/practice_export.py chat CARPETA_FP32
      python benchmarks/practice_export.py zip CARPETA_FP32
-     python benchmarks/practice_export.py memory CARPETA_FP32   (bytes por segundo de la memoria)
 
 Es su código (Parte 2.2 y Parte 3), con dos cambios que no alteran la velocidad: pocos tokens por
 respuesta en lugar de 200, y el zip sobre una muestra de los pesos, porque entero tarda 10 minutos.
@@ -54,22 +53,6 @@ def chat(folder: Path) -> dict[str, float]:
     return {"ready": ready, "tokens_per_second": (TOKENS - 1) / (seconds(TOKENS) - first)}
 
 
-def bandwidth(_: Path) -> float:
-    """Bytes por segundo que esta máquina lee de la memoria: el tope de todo decodificador.
-
-    Cada token lee todos los pesos una vez, así que ningún motor pasa de esto / tamaño del modelo.
-    """
-    import torch
-
-    matrix, vector = torch.ones(2**15, 2**15), torch.ones(2**15)  # 4 GiB, como los pesos en fp32
-    times = []
-    for _ in range(4):
-        start = time.perf_counter()
-        torch.mv(matrix, vector)
-        times.append(time.perf_counter() - start)
-    return matrix.nbytes / min(times)
-
-
 def compress(folder: Path) -> dict[str, float]:
     """`zipfile` con DEFLATE (zlib, nivel 6) sobre una muestra, extrapolado a toda la carpeta."""
     weights = folder / "model.safetensors"
@@ -96,8 +79,4 @@ def compress(folder: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(
-        json.dumps(
-            {"chat": chat, "zip": compress, "memory": bandwidth}[sys.argv[1]](Path(sys.argv[2]))
-        )
-    )
+    print(json.dumps({"chat": chat, "zip": compress}[sys.argv[1]](Path(sys.argv[2]))))

@@ -18,15 +18,15 @@ sys.path.insert(0, str(ROOT))
 
 import nurse_common as common  # noqa: E402
 import nurse_safety as safety  # noqa: E402
+from nurse_text import load_phrasings  # noqa: E402
 
 EXAMPLES = ROOT / "tests" / "safety_questions.tsv"
 TUNE = ROOT / "benchmarks" / "clinical_eval" / "questions_tune.jsonl"
-# Probabilidad desde la que cuenta cada objetivo. Con las preguntas difíciles de
-# nurse_phrasings.tsv, en validación cruzada, la de urgencia y las reglas reconocen un 89 % con un
-# 12 % de falsas alarmas; bajarla a 0,45, un 90 % con un 15 %.
+# Probabilidad desde la que cuenta cada objetivo; el programa imprime lo que da cada una.
 THRESHOLDS = {"urgent": 0.55, "limit": 0.5}
 INVERSE_PENALTY = 1.0
 SMALLEST = 0.05  # los pesos menores no se guardan
+FOLDS = 5
 RAREST = 2  # ejemplos en que debe aparecer un rasgo para contar
 
 
@@ -36,7 +36,7 @@ def examples() -> list[tuple[str, bool, bool]]:
     for line in EXAMPLES.read_text(encoding="utf-8").splitlines():
         label, text = line.split("\t")
         found.append((text, label in "UB", label in "LB"))
-    found += [(text, label in "UB", label in "LB") for label, _, text in safety.load_phrasings()]
+    found += [(text, label in "UB", label in "LB") for label, _, text in load_phrasings()]
     for line in TUNE.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         found.append((row["question"], row["urgent"], row["scope"]))
@@ -49,15 +49,27 @@ def examples() -> list[tuple[str, bool, bool]]:
 
 
 def fit(rows: list[set[str]], answers: list[bool], threshold: float) -> dict[str, object]:
-    """Regresión logística; el umbral va dentro de `bias`, así que basta mirar el signo."""
+    """Regresión logística; el umbral va dentro de `bias`, así que basta mirar el signo.
+
+    Imprime cuánto acierta en validación cruzada, sin las reglas del léxico.
+    """
     from sklearn.feature_extraction import DictVectorizer
     from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_predict
 
     counts = Counter(name for row in rows for name in row)
     kept = [{name: 1 for name in sorted(row) if counts[name] >= RAREST} for row in rows]
     table = DictVectorizer()
     matrix = table.fit_transform(kept)
-    model = LogisticRegression(C=INVERSE_PENALTY, max_iter=3000).fit(matrix, answers)
+    model = LogisticRegression(C=INVERSE_PENALTY, max_iter=3000)
+    chances = cross_val_predict(model, matrix, answers, cv=FOLDS, method="predict_proba")[:, 1]
+    alarms = [
+        [p > threshold for p, a in zip(chances, answers, strict=True) if a is x]
+        for x in (True, False)
+    ]
+    found, false = (sum(part) / len(part) for part in alarms)
+    print(f"  en {FOLDS} partes: reconoce {found:.1%}, falsas alarmas {false:.1%}")
+    model.fit(matrix, answers)
     pairs = zip(table.feature_names_, model.coef_[0].tolist(), strict=True)
     weights = {name: round(value, 3) for name, value in pairs if abs(value) >= SMALLEST}
     bias = model.intercept_[0] - log(threshold / (1 - threshold))

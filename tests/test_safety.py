@@ -1,6 +1,9 @@
 """Avisos de urgencia, límites y comparación: lo que el chat dice antes y después del modelo."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -135,11 +138,37 @@ RECORD = {
 }
 
 
+def test_the_verdict_does_not_depend_on_the_order_of_python_sets():
+    code = (
+        "import nurse_text; print([nurse_text.prepare(w) for w in "
+        "('combulcion', 'convulsiono', 'desangro', 'atraganto', 'desmallo', 'respirra')])"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=Path(safety.__file__).parent,
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in "01234567"
+    }
+    assert len(said) == 1
+
+
+def test_a_rate_is_the_same_figure_however_it_is_written():
+    record = {"output": "Llame al 112/911. Comprima 100-120 veces por minuto."}
+    same = "Llame al 112/911. Comprima 100-120 por minuto."
+    assert not [reason for reason in safety.compare(same, record) if "cifras" in reason]
+    hourly = "Llame al 112/911. Comprima 100-120 veces por hora."
+    assert any("100-120 /hora" in reason for reason in safety.compare(hourly, record))
+
+
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (RECORD["output"].replace("20", "10"), "da cifras que la ficha no da: 10 min"),
-        (RECORD["output"].replace(" 20 minutos", ""), "faltan cifras de la ficha: 20 min"),
+        (RECORD["output"].replace("20", "10"), "da cifras que la ficha no da: 10 minutos"),
+        (RECORD["output"].replace(" 20 minutos", ""), "faltan cifras de la ficha: 20 minutos"),
         (RECORD["output"].replace("1. Llame al 112/911 ya.\n", ""), "no manda llamar"),
         (
             "Enfríe la quemadura con agua fresca 20 minutos. No ponga hielo ni pasta de dientes. "
