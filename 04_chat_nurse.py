@@ -243,20 +243,7 @@ def open_model(args: argparse.Namespace) -> tuple[Any, str]:
         engine, reason = engines.open_engine(args.model, args.engine)
     except common.NurseError as error:
         common.fail(f"{str(error).rstrip('.')}. Sin modelo: python 04_chat_nurse.py --records-only")
-    made = f"{engine.describe()}{weights_of(args.model)}"
-    return engine, f"TinyLlama Nurse: {made}. Motor: {engine.label} ({reason})."
-
-
-def weights_of(model: Path) -> str:
-    """Qué pesos son, para que una conversación guardada diga quién contestó."""
-    manifest = model / "manifest.json"
-    gguf = model if model.suffix == ".gguf" else Path(f"{model.resolve()}.gguf")
-    digest = None
-    if manifest.is_file():
-        digest = common.read_json(manifest, "02_create_model_nurse.py").get("weights_sha256")
-    elif gguf.is_file():
-        digest = engines.gguf_weights_hash(gguf)
-    return f", pesos {digest[:12]}" if digest else ""
+    return engine, f"TinyLlama Nurse: {engine.describe()}. Motor: {engine.label} ({reason})."
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

@@ -21,8 +21,9 @@ HEADER = """# Evaluación clínica: resultados
 
 Los escribe `python benchmarks/clinical_eval.py --split all`; no se editan a mano. Cada pregunta
 está escrita como la teclea la gente y lleva lo que su respuesta debe contener y lo que no puede
-afirmar. Dentro de cada clase, ordenadas por el SHA-256 de la pregunta, una de cada tres es de
-**reserva**: con ella no se ha ajustado nada. Las demás son de **ajuste**.
+afirmar. De cada clase, una de cada tres preguntas es de **reserva**: quien ajusta no las lee y con
+ellas no se ha ajustado nada. Con las demás, las de **ajuste**, se escribieron las reglas, se
+aprendieron los pesos y se eligieron los umbrales: sus cifras solo dicen que el ajuste funciona.
 """
 
 Test = Callable[[Outcome], bool]

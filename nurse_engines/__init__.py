@@ -6,7 +6,6 @@ transformers.
 """
 
 from .base import Base, encode_chat, environment, load_model, load_tokenizer, resolve_base
-from .gguf_header import gguf_weights_hash
 from .interface import Engine, Sampling, until_stop
 from .llama_engine import LlamaCppEngine
 from .opening import open_engine
@@ -20,7 +19,6 @@ __all__ = [
     "TransformersEngine",
     "encode_chat",
     "environment",
-    "gguf_weights_hash",
     "load_model",
     "load_tokenizer",
     "open_engine",

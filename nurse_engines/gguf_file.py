@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from nurse_common import BASE_MODEL, fail, read_json
 
+from .gguf_header import WEIGHTS_FIELD
+
 STAGE_2 = "02_create_model_nurse.py"
 GGUF_TYPES = ("f16", "q8_0", "q4_0")
 SLICE = 2**19  # pesos por trozo de cálculo: 2 MB en float32
@@ -142,7 +144,7 @@ def describe_model(writer: Any, config: dict[str, Any], manifest: dict[str, Any]
     writer.add_base_model_count(1)
     writer.add_base_model_name(0, base["name"])
     writer.add_string("nurse.prompt_sha256", manifest["prompt_sha256"])
-    writer.add_string("nurse.weights_sha256", manifest["weights_sha256"])
+    writer.add_string(WEIGHTS_FIELD, manifest["weights_sha256"])
     writer.add_type("model")
     writer.add_name("TinyLlama Nurse")
     writer.add_description("Asistente de primeros auxilios en español. No sustituye al 112/911.")

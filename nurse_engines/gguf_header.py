@@ -7,6 +7,7 @@ from typing import Any, BinaryIO
 from nurse_common import fail
 
 STEP_3 = "03_export_model_nurse.py --only gguf"
+WEIGHTS_FIELD = "nurse.weights_sha256"  # SHA-256 del model.safetensors de que salió el GGUF
 TEXT, LIST = 8, 9  # tipos de valor con longitud propia
 SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
 
@@ -25,7 +26,7 @@ def gguf_identity(path: Path) -> dict[str, Any]:
             for _ in range(count):
                 key = _read_value(file, TEXT)
                 fields[key] = _read_value(file, _number(file, "I"))
-                if {"general.architecture", "nurse.weights_sha256"} <= fields.keys():
+                if {"general.architecture", WEIGHTS_FIELD} <= fields.keys():
                     break
     except (struct.error, UnicodeDecodeError, KeyError, OverflowError, MemoryError):
         fail(f"{path} está incompleto o dañado. Repetir: python {STEP_3}")
@@ -34,7 +35,7 @@ def gguf_identity(path: Path) -> dict[str, Any]:
 
 def gguf_weights_hash(path: Path) -> str | None:
     """SHA-256 del model.safetensors de que salió el GGUF; None si no lo dice."""
-    return gguf_identity(path).get("nurse.weights_sha256")
+    return gguf_identity(path).get(WEIGHTS_FIELD)
 
 
 def _number(file: BinaryIO, code: str) -> Any:

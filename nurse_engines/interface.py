@@ -22,13 +22,18 @@ class Engine(Protocol):
     context: int  # tokens que caben entre pregunta, historia y respuesta
 
     def describe(self) -> str:
-        """De qué base salió el modelo."""
+        """De qué base salió el modelo y qué pesos son, para saber después quién contestó."""
 
     def count_tokens(self, messages: list[Message]) -> int:
         """Tokens del prompt de generación de esos mensajes."""
 
     def stream(self, messages: list[Message], sampling: Sampling) -> Iterator[str]:
         """Trozos de la respuesta según se generan. Cerrar el iterador detiene al motor."""
+
+
+def identity(base: str, weights_sha256: str | None) -> str:
+    """Lo que dice `describe`."""
+    return f"base {base}, pesos {weights_sha256[:12]}" if weights_sha256 else f"base {base}"
 
 
 def until_stop(pieces: Iterator[str]) -> Iterator[str]:

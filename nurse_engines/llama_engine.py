@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 from nurse_common import SYSTEM_PROMPT, Message, fail
 
-from .gguf_header import STEP_3, gguf_identity
-from .interface import Sampling, until_stop
+from .gguf_header import STEP_3, WEIGHTS_FIELD, gguf_identity
+from .interface import Sampling, identity, until_stop
 
 FILE_TYPES = {0: "F32", 1: "F16", 2: "Q4_0", 7: "Q8_0"}  # los que escribe el paso 3
 
@@ -31,7 +31,8 @@ class LlamaCppEngine:
         architecture = fields.get("general.architecture")
         if architecture != "llama":
             fail(f"{path} es de arquitectura «{architecture}»; este chat solo admite «llama».")
-        self.base = fields.get("general.base_model.0.name", "desconocida")
+        base = fields.get("general.base_model.0.name", "desconocida")
+        self.identity = identity(base, fields.get(WEIGHTS_FIELD))
         self.server, self._token = _open_server(path)
         self._address = urlsplit(self.server.listening_address)
         self.context = self._call("GET", "/props")["default_generation_settings"]["n_ctx"]
@@ -42,7 +43,7 @@ class LlamaCppEngine:
         self.label = f"llama.cpp, CPU, {kind}"
 
     def describe(self) -> str:
-        return f"base {self.base}"
+        return self.identity
 
     def encode(self, messages: list[Message], add_generation_prompt: bool) -> list[int]:
         """Ids de la conversación según la plantilla y el vocabulario del GGUF."""

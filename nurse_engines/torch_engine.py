@@ -7,7 +7,7 @@ from typing import Any
 from nurse_common import Message, fail, read_json
 
 from .base import encode_chat, load_model, load_tokenizer
-from .interface import Sampling, until_stop
+from .interface import Sampling, identity, until_stop
 
 
 class TransformersEngine:
@@ -19,11 +19,12 @@ class TransformersEngine:
         self.context = self.model.config.max_position_embeddings
         self.label = f"transformers, {device}, {dtype}"
         manifest = path / "manifest.json"
-        known = read_json(manifest, made_by).get("base_model", {}) if manifest.is_file() else {}
-        self.base = known.get("name", path.name)
+        known = read_json(manifest, made_by) if manifest.is_file() else {}
+        base = known.get("base_model", {}).get("name", path.name)
+        self.identity = identity(base, known.get("weights_sha256"))
 
     def describe(self) -> str:
-        return f"base {self.base}"
+        return self.identity
 
     def count_tokens(self, messages: list[Message]) -> int:
         return len(encode_chat(self.tokenizer, messages, add_generation_prompt=True))

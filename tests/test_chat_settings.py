@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Result, run_process, script
-
-import nurse_common as common
+from conftest import ROOT, Result, run_process
 
 ONLY = ("04_chat_nurse.py", "--records-only")
 
@@ -74,8 +72,3 @@ def test_unverified_records_are_refused(records_file: Path) -> None:
     """Los de la práctica sirven para entrenar, no para decir «ficha verificada»."""
     shown = run_process(*ONLY, "--data", records_file)
     assert shown.code == 1 and "línea 1: falta id, fuente o estilo" in shown.error
-
-
-def test_first_line_tells_the_weights(merged: Path) -> None:
-    digest = common.read_json(merged / "manifest.json", "02")["weights_sha256"]
-    assert script("04_chat_nurse").weights_of(merged) == f", pesos {digest[:12]}"

@@ -4,7 +4,6 @@
 el chat acierte. Las preguntas se comprueban contra los 500 registros publicados.
 """
 
-import hashlib
 import json
 import re
 import sys
@@ -32,7 +31,7 @@ RECORDS = {record["id"]: record for record in common.load_records(common.DATA_FI
 
 def test_question_set_is_complete() -> None:
     """Cuántas hay de cada cosa, sin repetir y con todos los temas."""
-    assert len(EVERY) >= 210
+    assert len(EVERY) >= 900
     assert len({item.id for item in EVERY}) == len(EVERY)
     assert len({normalize(item.question) for item in EVERY}) == len(EVERY)
     assert sum(item.urgent for item in EVERY) >= 80
@@ -43,13 +42,10 @@ def test_question_set_is_complete() -> None:
     assert {item.kind for item in EVERY} == KINDS
 
 
-def test_split_follows_its_rule() -> None:
-    """Dentro de cada clase, por SHA-256 de la pregunta, una de cada tres es de reserva."""
+def test_a_third_of_each_kind_is_reserved() -> None:
     for kind in KINDS:
-        items = [item for item in EVERY if item.kind == kind]
-        items.sort(key=lambda item: hashlib.sha256(item.question.encode()).hexdigest())
-        expected = {item.id for place, item in enumerate(items) if place % 3 == 2}
-        assert {item.id for item in QUESTIONS["test"] if item.kind == kind} == expected
+        reserved = sum(item.kind == kind for item in QUESTIONS["test"])
+        assert 0.3 < reserved / sum(item.kind == kind for item in EVERY) < 0.37, kind
 
 
 def test_every_question_can_be_met() -> None:
@@ -57,7 +53,7 @@ def test_every_question_can_be_met() -> None:
     problems = []
     for item in EVERY:
         assert not (item.urgent and item.scope), item.id
-        assert item.records or item.kind in ("scope", "adversarial"), item.id
+        assert item.records or item.urgent or item.kind in ("scope", "adversarial"), item.id
         notice = "Llame ahora al 112." if item.urgent else ""
         for name in item.records:
             text = f"{notice}\n{RECORDS[name]['output']}"

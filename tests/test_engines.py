@@ -181,6 +181,7 @@ def test_the_gguf_chat_is_silent_and_needs_no_torch(exported: Path) -> None:
     assert result.out == "llama.cpp, CPU, F16 | sin GPU CUDA, lo más rápido | []\n"
 
 
-def test_first_line_names_the_base(engine: Any, merged: Path) -> None:
-    base = common.read_json(merged / "manifest.json", "")["base_model"]["name"]
-    assert engine.describe() == f"base {base}" and engine.context == 1024
+def test_first_line_names_the_base_and_the_weights(engine: Any, merged: Path) -> None:
+    manifest = common.read_json(merged / "manifest.json", "")
+    base, digest = manifest["base_model"]["name"], manifest["weights_sha256"]
+    assert engine.describe() == f"base {base}, pesos {digest[:12]}" and engine.context == 1024

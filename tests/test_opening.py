@@ -99,7 +99,8 @@ def test_zip_is_unpacked_once(copy: Path, capsys: Any) -> None:
     first = opening.unpack(archive)
     assert "Descomprimiendo" in capsys.readouterr().out
     assert first.is_relative_to(archive.with_name("model_nurse_final.zip.cache"))
-    assert isinstance(open_engine(archive, "auto")[0], TransformersEngine)
+    engine, _ = open_engine(archive, "auto")
+    assert isinstance(engine, TransformersEngine) and "pesos" in engine.describe()
     assert opening.unpack(archive) == first and capsys.readouterr().out == ""
     with zipfile.ZipFile(archive, "a") as target:
         target.writestr("model_nurse_final/otro.txt", "otro contenido, otro hash")

@@ -10,7 +10,7 @@ import pytest
 
 import nurse_common as common
 import nurse_safety as safety
-from nurse_text import rules
+from nurse_safety.text import rules
 
 # U urgente; L fuera de alcance; B las dos cosas; N ninguna. También ajustan los pesos.
 TABLE = [
@@ -87,7 +87,7 @@ def test_notice_names_the_chosen_number_and_one_action():
 @pytest.mark.parametrize("slug", [rule["slug"] for rule in rules()["situations"]])
 def test_every_notice_is_free_of_dangerous_assertions(slug: str):
     rule = next(rule for rule in rules()["situations"] if rule["slug"] == slug)
-    assert not safety._dangers(rule["action"])
+    assert not safety.dangers(rule["action"])
     assert len(rule["action"]) < 300 and " tú " not in rule["action"]
     # Solo hay dosis de la lista blanca: la aspirina masticada del dolor de pecho.
     assert re.findall(r"\d+ ?mg", rule["action"]) == (["300 mg"] if slug == "dolor_pecho" else [])
@@ -98,7 +98,7 @@ def test_every_limit_refuses_offers_help_and_says_when_to_call(rule: dict):
     assert rule["text"].startswith("No puedo")
     assert "Llame al {number}" in rule["text"]
     assert not re.search(r"\d+ ?(mg|ml|gotas|unidades)", rule["text"])
-    assert not safety._dangers(rule["text"])
+    assert not safety.dangers(rule["text"])
 
 
 def test_emergency_behind_a_dose_request_gets_both():
@@ -140,13 +140,13 @@ RECORD = {
 
 def test_the_verdict_does_not_depend_on_the_order_of_python_sets():
     code = (
-        "import nurse_text; print([nurse_text.prepare(w) for w in "
+        "from nurse_safety import text; print([text.prepare(w) for w in "
         "('combulcion', 'convulsiono', 'desangro', 'atraganto', 'desmallo', 'respirra')])"
     )
     said = {
         subprocess.run(
             [sys.executable, "-c", code],
-            cwd=Path(safety.__file__).parent,
+            cwd=Path(common.__file__).parent,
             env=os.environ | {"PYTHONHASHSEED": seed},
             capture_output=True,
             check=True,
@@ -199,5 +199,5 @@ def test_compare_gives_the_reason(answer: str, reason: str):
     ],
 )
 def test_dangerous_assertions_are_named(answer: str):
-    assert safety._dangers(answer)
-    assert not safety._dangers(f"No {answer[0].lower()}{answer[1:]}")
+    assert safety.dangers(answer)
+    assert not safety.dangers(f"No {answer[0].lower()}{answer[1:]}")

@@ -1,4 +1,4 @@
-"""Texto plegado y patrones del léxico: la base de `nurse_safety`, sin decisiones clínicas.
+"""Texto plegado y patrones del léxico, sin decisiones clínicas.
 
 Plegar es escribir como suena, sin tildes ni mayúsculas: las faltas de quien escribe con prisa
 («no rrespira», «combulsiona», «se callo») coinciden con la palabra correcta. Solo biblioteca
@@ -14,9 +14,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-RULES_FILE = Path(__file__).with_name("nurse_safety_rules.json")
-# Preguntas como las teclea la gente: etiqueta, fichas que la contestan (la mejor, primero) y texto.
-PHRASINGS_FILE = Path(__file__).with_name("nurse_phrasings.tsv")
+RULES_FILE = Path(__file__).with_name("lexicon.json")
 # Entre una negación y lo negado solo caben estas palabras: «no LE duele», «sin NINGÚN dolor».
 NEGATED = re.compile(
     r"[ -](?:no|ni|sin|nunca|tampoco|niega|casi)[ -]"
@@ -65,16 +63,6 @@ def rules() -> dict[str, Any]:
             # «@breath» vale por todos los patrones de ese signo
             group[:] = [p for item in group for p in lexicon["signs"].get(item[1:], [item])]
     return lexicon
-
-
-def load_phrasings() -> list[tuple[str, list[str], str]]:
-    """(etiqueta, fichas, pregunta) de cada línea de `PHRASINGS_FILE`.
-
-    U es urgente; N, no urgente; L, fuera de alcance; B, fuera de alcance en plena urgencia.
-    """
-    lines = PHRASINGS_FILE.read_text(encoding="utf-8").splitlines()
-    rows = (line.split("\t") for line in lines)
-    return [(label, [] if ids == "-" else ids.split(","), text) for label, ids, text in rows]
 
 
 @cache
@@ -165,6 +153,11 @@ def open_gates(text: str) -> set[str]:
     return found - {"now"}
 
 
+def gated(rule: dict[str, Any], gates: set[str]) -> bool:
+    """Si alguna compuerta abierta frena a esta regla («calm», «habla bien», no frena a ninguna)."""
+    return bool(gates - {"calm", *rule["ignores"]})
+
+
 @lru_cache(maxsize=1)
 def _synonyms() -> dict[str, list[tuple[str, bool, str]]]:
     """Primera letra -> [(palabra o comienzo, si es comienzo, sentido)]: «guagua» es «=bebe»."""
@@ -191,3 +184,9 @@ def _word_terms(word: str) -> tuple[str, ...]:
 def terms(text: str) -> list[str]:
     """Raíces y sentidos de un texto preparado, sin palabras vacías."""
     return [term for word in re.findall(r"[a-z0-9]+(?= )", text) for term in _word_terms(word)]
+
+
+def terms_of(question: str) -> list[str]:
+    """Términos de una pregunta preparada, con lo que dicen sus giros («media cara» es ictus)."""
+    extra = (words for rx, words in rules()["phrases"].items() if mentions(rx, question))
+    return terms(question + marked(" ".join(extra)))

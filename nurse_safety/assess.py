@@ -1,0 +1,51 @@
+"""El aviso de urgencia y los límites: lo que dice el código antes que el modelo.
+
+Los pesos de `learned` deciden si hay que avisar o poner un límite; las reglas del léxico son parte
+de lo que pesan y además saben qué hacer: la primera que se cumple da la primera acción.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from .learned import read
+from .text import gated, holds, open_gates, prepare, rules
+
+
+class Assessment(NamedTuple):
+    """Qué dice el código antes que el modelo."""
+
+    notice: str | None  # llamar ahora y la primera acción
+    situation: str | None  # identificador de la urgencia reconocida
+    limit: str | None  # respuesta de límite, que sustituye a la del modelo
+
+
+@lru_cache(maxsize=64)
+def assess(question: str, number: str = "112") -> Assessment:
+    """Decide el aviso de urgencia y la respuesta de límite de una pregunta."""
+    text, reading = prepare(question), read(question)
+    limit = _limit(text) if reading.limit > 0 else None
+    animal = limit is not None and limit["slug"] == "veterinaria"
+    situation = _situation(text) if reading.urgent > 0 and not animal else None
+    if situation and limit and limit.get("yields"):
+        limit = None  # la urgencia se contesta aunque se pida un diagnóstico o una receta
+    notice = situation and f"Llame al {number} ahora, con el altavoz. {situation['action']}"
+    return Assessment(
+        notice and notice.replace("{number}", number),
+        situation and situation["slug"],
+        limit and limit["text"].replace("{number}", number),
+    )
+
+
+def _limit(text: str) -> dict[str, Any]:
+    """El límite que se cumple o, si ninguna regla lo conoce, el general."""
+    return next((rule for rule in rules()["limits"] if holds(rule, text)), rules()["other_limit"])
+
+
+def _situation(text: str) -> dict[str, Any]:
+    """La urgencia que el texto describe o, si ninguna regla la conoce, la general."""
+    gates = open_gates(text)
+    found = [rule for rule in rules()["situations"] if holds(rule, text)]
+    free = (rule for rule in found if not gated(rule, gates))
+    return next(free, found[0] if found else rules()["other_situation"])
