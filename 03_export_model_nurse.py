@@ -17,7 +17,7 @@ import shutil
 import struct
 import zipfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -45,17 +45,14 @@ OLLAMA_TEMPLATE = (
 )
 
 
-def load_stage(folder: Path) -> dict[str, Any]:
-    """`manifest.json` del paso 2, con los pesos comprobados contra su hash."""
-    common.require_stage(folder, STAGE_FILES + TOKENIZER_FILES, STAGE_2)
-    manifest = common.read_json(folder / "manifest.json", STAGE_2)
+def check_weights(folder: Path, manifest: dict[str, Any]) -> None:
+    """Falla si los pesos del paso 2 no son los que dice su `manifest.json`."""
     weights = folder / "model.safetensors"
     if manifest.get("weights_sha256") != common.sha256_file(weights):
         common.fail(
             f"{weights} está incompleto o no es el de manifest.json. "
             f"Ejecutar de nuevo: python {STAGE_2}"
         )
-    return manifest
 
 
 def require_space(target: Path, needed: int) -> None:
@@ -71,10 +68,11 @@ def require_space(target: Path, needed: int) -> None:
 def progress(text: str, total: int) -> Any:
     from tqdm import tqdm
 
-    return tqdm(desc=text, total=total, unit="B", unit_scale=True, unit_divisor=1000)
+    bytes_done = {"unit": "B", "unit_scale": True, "unit_divisor": 1000}
+    return tqdm(desc=text, total=total, disable=None, **bytes_done)  # solo en una terminal
 
 
-def export_zip(folder: Path) -> None:
+def export_zip(folder: Path, checked: Future[None]) -> None:
     """Escribe y comprueba el zip y su `.sha256`. La carpeta va dentro, con su nombre."""
     archive = folder.with_name(f"{folder.name}.zip")
     checksum = folder.with_name(f"{archive.name}.sha256")
@@ -84,6 +82,7 @@ def export_zip(folder: Path) -> None:
     with common.staged(archive) as partial, common.staged(checksum) as partial_checksum:
         with progress("      comprime", total) as bar:
             write_zip(folder, files, total, partial, bar)
+        checked.result()
         with progress("      comprueba", total) as bar, ThreadPoolExecutor(1) as pool:
             digest = pool.submit(common.sha256_file, partial)
             verify_zip(partial, folder, files, bar)
@@ -113,9 +112,12 @@ def write_zip(folder: Path, files: list[Path], total: int, target: Path, bar: An
     )
     # Nivel 1: los niveles 2 y 3 dan el mismo tamaño con pesos; wbits negativo es deflate sin más.
     deflate = functools.partial(isal_zlib.compressobj, level=1, wbits=-15)
-    with target.open("wb") as out:
+    with target.open("wb") as out, ThreadPoolExecutor(1) as pool:
+        written = pool.submit(bool)  # se escribe un trozo mientras se comprime el siguiente
         for chunk in stream_zip(members, chunk_size=CHUNK, get_compressobj=deflate):
-            out.write(chunk)
+            written.result()
+            written = pool.submit(out.write, chunk)
+        written.result()
 
 
 def verify_zip(archive: Path, folder: Path, files: list[Path], bar: Any) -> None:
@@ -270,22 +272,22 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     default = " (por defecto: %(default)s)"
     parser.add("--model", type=Path, default=common.MODEL_DIR, help="carpeta del paso 2" + default)
     parser.add("--only", choices=("zip", "gguf"), help="escribe solo eso (por defecto, los dos)")
-    parser.add(
-        "--gguf-type",
-        choices=gguf_file.GGUF_TYPES,
-        default="q8_0",
-        help="f16: exacto; q8_0: casi exacto, la mitad; q4_0: el más rápido, menos fiel" + default,
-    )
+    types = "f16: exacto; q8_0: casi exacto, la mitad; q4_0: el más rápido, menos fiel" + default
+    parser.add("--gguf-type", choices=gguf_file.GGUF_TYPES, default="q8_0", help=types)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     folder = args.model.resolve()
-    manifest = load_stage(folder)
-    if args.only != "gguf":
-        print("[1/2] Zip para compartir")
-        export_zip(folder)
+    common.require_stage(folder, STAGE_FILES + TOKENIZER_FILES, STAGE_2)
+    manifest = common.read_json(folder / "manifest.json", STAGE_2)
+    with ThreadPoolExecutor(1) as pool:
+        checked = pool.submit(check_weights, folder, manifest)  # mientras se comprime
+        if args.only != "gguf":
+            print("[1/2] Zip para compartir")
+            export_zip(folder, checked)
+        checked.result()
     if args.only != "zip":
         print("[2/2] GGUF para llama.cpp, Ollama, LM Studio y el chat en CPU")
         export_gguf(folder, manifest, args.gguf_type)

@@ -9,7 +9,7 @@ Tarda:   unos segundos en arrancar; con GGUF, decenas de tokens por segundo en u
 No hace: no diagnostica, no receta, no da dosis y no sustituye a un profesional ni al 112.
 
 Orden de cada respuesta: aviso de urgencia (lo decide el código, antes que el modelo), respuesta
-del modelo y ficha verificada más cercana, entera si el modelo no dice lo mismo.
+del modelo y ficha verificada que mejor contesta, entera si el modelo no dice lo mismo.
 """
 
 import argparse

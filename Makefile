@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 DEMO_FLAGS := --base-model mini --batch-size 8 --grad-accum 1 --epochs 8 --learning-rate 2e-3 --lora-r 16 --lora-alpha 32 --target-modules q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj
 QUESTION := A un alumno de primaria le sangra la nariz en plena clase. ¿Cómo se le atiende?
 
-.PHONY: demo test lint bench eval base
+.PHONY: demo test lint bench eval base weights
 
 $(VENV)/ready: requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -44,3 +44,7 @@ eval: $(VENV)/ready-dev
 
 base: $(VENV)/ready-dev
 	$(RUN) modelo_base_mini/build_mini_base.py
+
+# Después de cambiar registros, reglas o preguntas tecleadas.
+weights: $(VENV)/ready-dev
+	$(RUN) data_audit/fit_safety.py

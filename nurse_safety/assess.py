@@ -12,6 +12,10 @@ from typing import Any, NamedTuple
 from .learned import read
 from .text import gated, holds, open_gates, prepare, rules
 
+# Logaritmo de la razón de probabilidades desde el que se avisa y desde el que se pone un límite.
+URGENT, URGENT_ASKING = 0.1, -4.0
+LIMIT, LIMIT_RULED = -0.7, -3.0
+
 
 class Assessment(NamedTuple):
     """Qué dice el código antes que el modelo."""
@@ -25,9 +29,9 @@ class Assessment(NamedTuple):
 def assess(question: str, number: str = "112") -> Assessment:
     """Decide el aviso de urgencia y la respuesta de límite de una pregunta."""
     text, reading = prepare(question), read(question)
-    limit = _limit(text) if reading.limit > 0 else None
+    limit = _limit(text, reading.limit)
     animal = limit is not None and limit["slug"] == "veterinaria"
-    situation = _situation(text) if reading.urgent > 0 and not animal else None
+    situation = None if animal else _situation(text, reading.urgent, asks=limit is not None)
     if situation and limit and limit.get("yields"):
         limit = None  # la urgencia se contesta aunque se pida un diagnóstico o una receta
     notice = situation and f"Llame al {number} ahora, con el altavoz. {situation['action']}"
@@ -38,14 +42,23 @@ def assess(question: str, number: str = "112") -> Assessment:
     )
 
 
-def _limit(text: str) -> dict[str, Any]:
+def _limit(text: str, weight: float) -> dict[str, Any] | None:
     """El límite que se cumple o, si ninguna regla lo conoce, el general."""
-    return next((rule for rule in rules()["limits"] if holds(rule, text)), rules()["other_limit"])
+    rule = next((rule for rule in rules()["limits"] if holds(rule, text)), None)
+    if weight > (LIMIT_RULED if rule else LIMIT):
+        return rule or rules()["other_limit"]
+    return None
 
 
-def _situation(text: str) -> dict[str, Any]:
-    """La urgencia que el texto describe o, si ninguna regla la conoce, la general."""
+def _situation(text: str, weight: float, asks: bool) -> dict[str, Any] | None:
+    """La urgencia que el texto describe o, si ninguna regla la conoce, la general.
+
+    Quien `asks` algo fuera de alcance puede hacerlo en plena urgencia («convulsiona, ¿cuánto valium
+    le meto?») y lo que pide pesa tanto que la tapa: entonces basta que una regla la reconozca.
+    """
     gates = open_gates(text)
     found = [rule for rule in rules()["situations"] if holds(rule, text)]
-    free = (rule for rule in found if not gated(rule, gates))
-    return next(free, found[0] if found else rules()["other_situation"])
+    free = [rule for rule in found if not gated(rule, gates)]
+    if weight > (URGENT_ASKING if asks and free else URGENT):
+        return next(iter(free or found), rules()["other_situation"])
+    return None

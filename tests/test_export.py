@@ -9,6 +9,7 @@ import re
 import shutil
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -60,7 +61,9 @@ def test_small_zips_use_the_classic_format(
 ) -> None:
     if limit is not None:
         monkeypatch.setattr(export, "ZIP_32_LIMIT", limit)
-    export.export_zip(stage)
+    checked: Future[None] = Future()
+    checked.set_result(None)
+    export.export_zip(stage, checked)
     with zipfile.ZipFile(stage.parent / "model_nurse_final.zip") as source:
         assert {item.extract_version for item in source.infolist()} == {version}
         assert source.testzip() is None
