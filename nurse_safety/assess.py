@@ -13,8 +13,8 @@ from .learned import read
 from .text import gated, holds, open_gates, prepare, rules
 
 # Logaritmo de la razón de probabilidades desde el que se avisa y desde el que se pone un límite.
-URGENT, URGENT_ASKING = 0.1, -4.0
-LIMIT, LIMIT_RULED = -0.7, -3.0
+URGENT, URGENT_ASKING = 0.0, -4.0
+LIMIT, LIMIT_RULED = -0.4, -3.0
 
 
 class Assessment(NamedTuple):

@@ -23,8 +23,8 @@ WEIGHTS_FILE = Path(__file__).with_name("weights.npz")
 NONE, OUTSIDE = "ninguna", "fuera"
 NEGATIONS = {"no", "ni", "sin", "nunca", "tampoco", "nada"}
 DENIED_WORDS = 2  # palabras con contenido a las que alcanza una negación
-PART_WORDS, FEWEST_WORDS = 16, 3  # de una parte de la pregunta, como mucho y como poco
-PART_MARGIN = 1.5  # una parte sola engaña más («no responde» puede ser el ordenador)
+PART_WORDS, FEWEST_WORDS = 10, 3  # de una parte de la pregunta, como mucho y como poco
+PART_MARGIN = 2.5  # una parte sola engaña más («no responde» puede ser el ordenador)
 PIECES = (3, 4, 5)  # letras de cada trozo de palabra: sobreviven a las erratas
 
 
@@ -131,11 +131,12 @@ def read(question: str) -> Reading:
 
     Sin las partes bastaría rodear «no respira» de frases sobre otra cosa para que no se viera.
     """
-    whole, *parts = (_weights().read(features(text)) for text in (question, *_parts(question)))
+    whole = _weights().read(features(question))
+    parts = [_weights().read(features(text)) for text in _parts(question) if whole.urgent <= 0]
     loudest = max(parts, key=lambda part: part.urgent, default=whole)
     urgent = max(whole.urgent, loudest.urgent - PART_MARGIN)
     limit = max([whole.limit, *(part.limit - PART_MARGIN for part in parts)])
-    hidden = whole.urgent <= 0 < urgent  # la urgencia solo se ve en una parte: su ficha también
+    hidden = urgent > whole.urgent and urgent > 0  # solo se ve en una parte: su ficha también
     return Reading(urgent, limit, loudest.records if hidden else whole.records)
 
 
