@@ -103,6 +103,9 @@ class Weights:
         usual = chances @ self.arrays["rates"]  # (2,) lo que suelen ser esas preguntas
         logits = self.arrays["heads"][rows].astype("float32").sum(0) + self.arrays["head_bias"]
         urgent, limit = logits + self.arrays["usual_gain"] * np.log(usual / (1 - usual))
+        words = [name in self.place for name in names if name[0] == "w"]
+        if 2 * sum(words) <= len(words):  # si no entiende ni la mitad, ninguna ficha es cercana
+            chances = chances * 0.0
         records = dict(zip(self.classes, chances.tolist(), strict=True))
         return Reading(float(urgent), float(limit), records)
 

@@ -17,7 +17,8 @@ from conftest import Result, script
 from sentencepiece import SentencePieceProcessor
 
 import nurse_common as common
-from nurse_engines import encode_chat, gguf_file, gguf_weights_hash, load_tokenizer
+from nurse_engines import encode_chat, gguf_file, load_tokenizer
+from nurse_engines.gguf_header import gguf_weights_hash
 
 EXPORT = "03_export_model_nurse"
 Run = Callable[..., Result]

@@ -131,24 +131,24 @@ def test_pasted_lines_are_one_question(terminal_of: Callable[..., Any], home: Pa
 @pty
 def test_ctrl_c_in_the_middle_of_an_answer(terminal_of: Callable[..., Any], home: Path) -> None:
     child = terminal_of("-c", SCRIPTED)
-    child.send("zzz uno\r")
+    child.send("wkrq uno\r")
     child.expect_exact("Recibo 1 mensajes.")
     child.sendcontrol("c")
     child.expect_exact("(respuesta detenida)")
     child.expect_exact(PROMPT)
-    say(child, "zzz dos", "Recibo 3 mensajes.")
+    say(child, "wkrq dos", "Recibo 3 mensajes.")
     assert transcript(child, home)[2:] == [
         "modelo de guion",
         "AVISO: esto no es un profesional sanitario y puede equivocarse. En una emergencia, "
         "llamar ahora al 112.",
         "Escribir la pregunta. «nuevo» empieza de cero, «salir» termina, /ayuda da las órdenes.",
         "",
-        "Tú: zzz uno",
+        "Tú: wkrq uno",
         "Enfermero: Recibo 1 mensajes.",
         "(respuesta detenida)",
         "Ninguna ficha verificada trata esta pregunta.",
         "",
-        "Tú: zzz dos",
+        "Tú: wkrq dos",
         "Enfermero: Recibo 3 mensajes.",
         "Ninguna ficha verificada trata esta pregunta.",
         "",
