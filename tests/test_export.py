@@ -5,6 +5,7 @@ También lo que 03 exige de la etapa 2 y el Modelfile. El GGUF está en test_ggu
 
 import errno
 import hashlib
+import random
 import re
 import shutil
 import zipfile
@@ -18,6 +19,7 @@ import pytest
 from conftest import Result, run_process, script
 
 import nurse_common as common
+from nurse_engines import fast_zip
 
 EXPORT = "03_export_model_nurse"
 Run = Callable[..., Result]
@@ -55,12 +57,28 @@ def test_zip_holds_the_whole_folder_and_its_checksum(stage: Path, run_main: Run)
             assert source.read(f"model_nurse_final/{file.name}") == file.read_bytes()
 
 
+@pytest.mark.parametrize("size", [0, 1, 999, 1000, 1001, 50_123])
+def test_zip_of_many_blocks_is_the_folder(tmp_path: Path, monkeypatch: Any, size: int) -> None:
+    """Bloques sueltos, comprimidos a la vez: deben salir en orden y sin que falte ninguno."""
+    monkeypatch.setattr(fast_zip, "CHUNK", 1000)
+    folder, archive = tmp_path / "modelo", tmp_path / "modelo.zip"
+    folder.mkdir()
+    data = random.Random(size).randbytes(size)
+    for name in ("a", "b"):
+        (folder / name).write_bytes(data)
+    files, seen = [folder / "a", folder / "b"], []
+    blocks = fast_zip.write_zip(folder, files, archive, lambda _: None)
+    assert fast_zip.verify_zip(archive, folder, blocks, seen.append) and sum(seen) == 2 * size
+    with zipfile.ZipFile(archive) as source:
+        assert source.testzip() is None and source.read("modelo/b") == data
+
+
 @pytest.mark.parametrize(("limit", "version"), [(None, 20), (0, 45)])
 def test_small_zips_use_the_classic_format(
     stage: Path, export: ModuleType, monkeypatch: Any, limit: int | None, version: int
 ) -> None:
     if limit is not None:
-        monkeypatch.setattr(export, "ZIP_32_LIMIT", limit)
+        monkeypatch.setattr(fast_zip, "ZIP_32_LIMIT", limit)
     checked: Future[None] = Future()
     checked.set_result(None)
     export.export_zip(stage, checked)
@@ -117,16 +135,17 @@ def test_full_disk_keeps_the_previous_zip(stage: Path, run_main: Run, monkeypatc
 
 @pytest.mark.parametrize("ending", ["#", "", "\n\nalgo más\n"])
 def test_zip_that_differs_from_the_folder_is_not_kept(
-    stage: Path, run_main: Run, export: ModuleType, monkeypatch: Any, ending: str
+    stage: Path, run_main: Run, monkeypatch: Any, ending: str
 ) -> None:
-    write, card = export.write_zip, stage / "README.md"
+    write, card = fast_zip.write_zip, stage / "README.md"
 
-    def write_and_change(folder: Path, files: Any, total: int, target: Path, bar: Any) -> None:
-        write(folder, files, total, target, bar)
+    def write_and_change(*args: Any) -> Any:
+        blocks = write(*args)
         text = card.read_text(encoding="utf-8")
         card.write_text(text[:-1] + ending, encoding="utf-8")  # otra letra, menos o más texto
+        return blocks
 
-    monkeypatch.setattr(export, "write_zip", write_and_change)
+    monkeypatch.setattr(fast_zip, "write_zip", write_and_change)
     result = run_main(EXPORT, "--model", stage, "--only", "zip")
     assert result.code == 1 and "no coincide" in result.err
     assert not written(stage)
@@ -134,18 +153,19 @@ def test_zip_that_differs_from_the_folder_is_not_kept(
 
 @pytest.mark.parametrize("place", ["data", "crc"])
 def test_zip_damaged_on_disk_is_not_kept(
-    stage: Path, run_main: Run, export: ModuleType, monkeypatch: Any, place: str
+    stage: Path, run_main: Run, monkeypatch: Any, place: str
 ) -> None:
-    write = export.write_zip
+    write = fast_zip.write_zip
 
-    def write_and_damage(folder: Path, files: Any, total: int, target: Path, bar: Any) -> None:
-        write(folder, files, total, target, bar)
+    def write_and_damage(folder: Path, files: Any, target: Path, advance: Any) -> Any:
+        blocks = write(folder, files, target, advance)
         data = bytearray(target.read_bytes())
         entry = data.rfind(b"PK\x01\x02")  # última entrada del índice; su CRC está 16 después
         data[len(data) // 2 if place == "data" else entry + 16] ^= 0xFF
         target.write_bytes(data)
+        return blocks
 
-    monkeypatch.setattr(export, "write_zip", write_and_damage)
+    monkeypatch.setattr(fast_zip, "write_zip", write_and_damage)
     result = run_main(EXPORT, "--model", stage, "--only", "zip")
     assert result.code == 1 and "no coincide" in result.err
     assert not written(stage)
