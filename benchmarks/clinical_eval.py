@@ -1,11 +1,11 @@
 """Evaluación clínica: qué muestra el chat ante preguntas escritas como las teclea la gente.
 
-Uso:     python benchmarks/clinical_eval.py                        solo fichas, parte de ajuste
+Uso:     python benchmarks/clinical_eval.py                        solo fichas, las aprendidas
          python benchmarks/clinical_eval.py --details              y cada fallo, uno por línea
-         python benchmarks/clinical_eval.py --split all            las dos partes y RESULTS.md
+         python benchmarks/clinical_eval.py --split all            las tres partes y RESULTS.md
          python benchmarks/clinical_eval.py --split all --model model_nurse_final
-Lee:     clinical_eval/questions_tune.jsonl y questions_test.jsonl, los registros y, si se pide,
-         una carpeta de modelo o un .gguf.
+Lee:     clinical_eval/questions_tune.jsonl, questions_dev.jsonl y questions_test.jsonl, los
+         registros y, si se pide, una carpeta de modelo o un .gguf.
 Escribe: con --split all, la sección de RESULTS.md de lo que se mide y su gráfico.
 Tarda:   segundos con las fichas; con un modelo, lo que tarde en contestar cada pregunta.
 No hace: no juzga el estilo ni sustituye la lectura de un sanitario: comprueba datos concretos.
@@ -104,14 +104,14 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     default = " (por defecto: %(default)s)"
     add = parser.add
     add("--split", choices=(*scoring.SPLITS, "all"), default="tune",
-        help="tune (ajuste), test (reserva) o all" + default)  # fmt: skip
+        help="tune (aprendidas), dev (umbrales), test (reserva) o all" + default)  # fmt: skip
     add("--engine", choices=("records", "auto", "transformers", "llama.cpp"),
         help="records no usa ningún modelo (por defecto: records, o auto con --model)")  # fmt: skip
     add("--model", type=Path, help=f"carpeta o .gguf (con --engine: {common.MODEL_DIR.name})")
     add("--max-new-tokens", type=common.number(int, 1), default=common.MAX_NEW_TOKENS,
         help="largo máximo de cada respuesta del modelo" + default)  # fmt: skip
     add("--data", type=Path, default=common.DATA_FILE, help="fichas verificadas" + default)
-    add("--details", action="store_true", help="lista los fallos (con all, los de ajuste)")
+    add("--details", action="store_true", help="lista los fallos (con all, los de tune)")
     args = parser.parse_args(argv)
     args.engine = args.engine or ("auto" if args.model else "records")
     args.model = args.model or common.MODEL_DIR
@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
     runs = {split: evaluate(scoring.load_questions(split), index, ask) for split in splits}
     report.print_table(report.table_rows(runs))
     if args.details:
-        print_failures(runs[splits[0]])  # con «all», los de ajuste
+        print_failures(runs[splits[0]])  # con «all», los de las aprendidas
     if args.split == "all":
         image = report.write_report(runs, name, label, common.sha256_file(args.data))
         print(f"Escrito: {report.RESULTS_FILE.name} y {image.name}, en {image.parent}")

@@ -13,17 +13,18 @@ from clinical_scoring import QUESTIONS_DIR, Outcome
 import nurse_common as common
 
 RESULTS_FILE = QUESTIONS_DIR / "RESULTS.md"
-SPLIT_NAMES = {"tune": "ajuste", "test": "reserva"}
-COLORS = {"tune": "#9fb8cc", "test": "#1f5f8b"}
+SPLIT_NAMES = {"tune": "aprendidas", "dev": "umbrales", "test": "reserva"}
+COLORS = {"tune": "#c9d6e0", "dev": "#8fb0c9", "test": "#1f5f8b"}
 TIME_LABEL = "Del Enter al aviso y la ficha: mediana / máximo"
 TIME_TARGET = 50  # ms
 HEADER = """# Evaluación clínica: resultados
 
 Los escribe `python benchmarks/clinical_eval.py --split all`; no se editan a mano. Cada pregunta
 está escrita como la teclea la gente y lleva lo que su respuesta debe contener y lo que no puede
-afirmar. De cada clase, una de cada tres preguntas es de **reserva**: quien ajusta no las lee y con
-ellas no se ha ajustado nada. Con las demás, las de **ajuste**, se escribieron las reglas, se
-aprendieron los pesos y se eligieron los umbrales: sus cifras solo dicen que el ajuste funciona.
+afirmar. Las **aprendidas** sirvieron para escribir las reglas y ajustar los pesos: sus cifras solo
+dicen que el ajuste funciona. Con las de **umbrales** no se ajustó ningún peso; con ellas se eligió
+desde cuándo se avisa. De cada clase, una de cada tres preguntas es de **reserva**: quien ajusta no
+las lee y con ellas no se ha ajustado ni elegido nada.
 """
 
 Test = Callable[[Outcome], bool]

@@ -17,7 +17,7 @@ from data_audit.rules_clinical import is_denied
 from data_audit.text_tools import sentences_of
 
 QUESTIONS_DIR = Path(__file__).resolve().with_name("clinical_eval")
-SPLITS = ("tune", "test")
+SPLITS = ("tune", "dev", "test")
 
 
 class Question(NamedTuple):
@@ -58,7 +58,7 @@ class Outcome(NamedTuple):
 
 
 def load_questions(split: str) -> list[Question]:
-    """Preguntas de una parte: `tune`, con la que se ajustan las reglas, o `test`, la reserva."""
+    """Preguntas de una parte: las que se aprenden, las de elegir umbrales o la reserva."""
     path = QUESTIONS_DIR / f"questions_{split}.jsonl"
     if not path.is_file():
         common.fail(f"No encuentro {path}. Recuperarlo del repositorio.")

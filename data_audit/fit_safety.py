@@ -4,12 +4,13 @@ Uso:     python data_audit/fit_safety.py
 Lee:     data_audit/phrasings/, tests/safety_questions.tsv, las preguntas de ajuste de
          benchmarks/clinical_eval y los registros verificados. Nunca lee las de reserva.
 Escribe: nurse_safety/weights.npz
-Tarda:   unos 7 minutos en 2 núcleos.
+Tarda:   unos 13 minutos en 2 núcleos.
 
 Ficha: cada rasgo es un vector corto, la pregunta es su suma y de ella sale la probabilidad de cada
 ficha (como fastText: Joulin et al., «Bag of Tricks for Efficient Text Classification», 2017).
 Urgencia y límite: un peso por rasgo (regresión logística) y, sumado, lo que suelen ser las
-preguntas que contesta cada ficha; lo segundo sabe que «¿qué es…?» no urge aunque dé miedo.
+preguntas que contesta cada ficha, también con un peso por ficha; lo segundo sabe que «¿qué es…?»
+no urge aunque dé miedo.
 """
 
 import json
@@ -41,8 +42,9 @@ NORM = 3.0  # de los pesos de los rasgos de una pregunta: con 1 el ajuste es muc
 EPOCHS, BATCH, LEARNING_RATE = 20, 256, 1e-2
 SECOND_CHOICE = 0.4  # cuánto se aprende de una ficha que vale sin ser la mejor
 PENALTY = 2.0  # de los pesos de urgencia y límite al cuadrado (½·PENALTY·w²)
+PENALTY_RECORDS = 0.3  # de los que tiene en ellos cada ficha: se ve en muchas menos preguntas
 PRIOR = 1.0, 3.0  # de las preguntas de una ficha: urgentes y en total, antes de contar ninguna
-CLEAR_TIMES = 3  # lo que cuenta un caso corto y claro: no puede fallar
+CLEAR_TIMES = 5  # lo que cuenta un caso corto y claro: no puede fallar
 FOLDS = 3  # partes en que se lee cada pregunta con un modelo que no la vio
 
 
@@ -107,24 +109,30 @@ def bags(lists: list[list[str]], place: dict[str, int], rarity: torch.Tensor) ->
 
 
 def fit_head(
-    found: Bags, usual: torch.Tensor, answers: torch.Tensor, times: torch.Tensor
-) -> torch.Tensor:
-    """Regresión logística: (rasgos + 2,) un peso por rasgo, el de `usual` y el independiente."""
-    shape = len(answers), int(found.names.max()) + 1
+    found: Bags, usual: torch.Tensor, answers: torch.Tensor, times: torch.Tensor, size: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Regresión logística: (`size` pesos de los rasgos, los de `usual` y, al final, el término).
+
+    `usual`: (preguntas, 1 + fichas) lo que suelen ser las de sus fichas, y cuánto es de cada una.
+    """
+    shape = len(answers), size
     table = torch.sparse_csr_tensor(found.starts, found.names, found.weights.sign(), shape)
-    weights = torch.zeros(shape[1] + 2, requires_grad=True)
+    weights = torch.zeros(size + usual.shape[1] + 1, requires_grad=True)
+    penalties = torch.full_like(weights, PENALTY, requires_grad=False)
+    penalties[size:] = PENALTY_RECORDS
+    penalties[-1] = 0
     optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        logits = (table @ weights[:-2, None])[:, 0] + weights[-2] * usual + weights[-1]
+        logits = (table @ weights[:size, None])[:, 0] + usual @ weights[size:-1] + weights[-1]
         loss = F.binary_cross_entropy_with_logits(logits, answers, times, reduction="sum")
-        loss = loss + 0.5 * PENALTY * (weights[:-2] ** 2).sum()
+        loss = loss + 0.5 * (penalties * weights**2).sum()
         loss.backward()
         return loss
 
     optimizer.step(closure)
-    return weights.detach()
+    return weights.detach()[:size], weights.detach()[size:]
 
 
 def targets(lists: list[list[str]], classes: list[str]) -> torch.Tensor:
@@ -226,20 +234,17 @@ def fit(found: list[Example], lists: list[list[str]], classes: list[str]) -> dic
     taught = torch.tensor([item.records is not None for item in found])
     wanted = targets([item.classes for item in found], classes)
     chances = unseen(everything, wanted, taught, len(place))
-    heads, gains, biases, shares = [], [], [], []
+    heads, usuals, shares = [], [], []
     for field in ("urgent", "scope"):
         shares.append(rates(found, field, classes))
         rows = torch.tensor([i for i, x in enumerate(found) if getattr(x, field) is not None])
         answers = torch.tensor([float(getattr(found[i], field)) for i in rows])
         times = torch.tensor([float(found[i].times) for i in rows])
-        usual = torch.logit(chances[rows] @ shares[-1])
-        weights = fit_head(words.pick(rows), usual, answers, times)
-        heads.append(F.pad(weights[:-2], (0, len(place) - len(weights) + 2)))
-        gains.append(float(weights[-2]))
-        biases.append(float(weights[-1]))
-    print(
-        f"Peso de lo que suele ser cada ficha: {gains[0]:.2f} (urgencia), {gains[1]:.2f} (límite)"
-    )
+        usual = torch.cat([torch.logit(chances @ shares[-1])[:, None], chances], 1)[rows]
+        head, learnt = fit_head(words.pick(rows), usual, answers, times, len(place))
+        heads.append(head)
+        usuals.append(learnt)
+    usual_weights = torch.stack(usuals, 1)  # (2 + fichas, 2): ganancia, fichas y término
     rows = taught.nonzero()[:, 0]
     vectors, output, bias = fit_reader(everything.pick(rows), wanted[rows], len(place))
     small, scales = quantized(vectors)
@@ -247,8 +252,9 @@ def fit(found: list[Example], lists: list[list[str]], classes: list[str]) -> dic
         "names": np.frombuffer("\n".join(place).encode(), np.uint8),
         "rarity": rarity.half().numpy(),
         "heads": torch.stack(heads, 1).half().numpy(),
-        "head_bias": np.array(biases, np.float32),
-        "usual_gain": np.array(gains, np.float32),
+        "head_bias": usual_weights[-1].numpy(),
+        "usual_gain": usual_weights[0].numpy(),
+        "usual_records": usual_weights[1:-1].half().numpy(),
         "rates": torch.stack(shares, 1).numpy(),
         "vectors": small.numpy(),
         "scales": (NORM * scales).half().numpy(),

@@ -10,10 +10,10 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from .learned import read
-from .text import gated, holds, open_gates, prepare, rules
+from .text import gated, holds, open_gates, possible, prepare, rules
 
 # Logaritmo de la razón de probabilidades desde el que se avisa y desde el que se pone un límite.
-URGENT, URGENT_ASKING = 0.0, -4.0
+URGENT, URGENT_ASKING = -0.3, -4.0
 LIMIT, LIMIT_RULED = -0.4, -3.0
 
 
@@ -44,7 +44,7 @@ def assess(question: str, number: str = "112") -> Assessment:
 
 def _limit(text: str, weight: float) -> dict[str, Any] | None:
     """El límite que se cumple o, si ninguna regla lo conoce, el general."""
-    rule = next((rule for rule in rules()["limits"] if holds(rule, text)), None)
+    rule = next((rule for rule in possible(text).limits if holds(rule, text)), None)
     if weight > (LIMIT_RULED if rule else LIMIT):
         return rule or rules()["other_limit"]
     return None
@@ -57,7 +57,7 @@ def _situation(text: str, weight: float, asks: bool) -> dict[str, Any] | None:
     le meto?») y lo que pide pesa tanto que la tapa: entonces basta que una regla la reconozca.
     """
     gates = open_gates(text)
-    found = [rule for rule in rules()["situations"] if holds(rule, text)]
+    found = [rule for rule in possible(text).situations if holds(rule, text)]
     free = [rule for rule in found if not gated(rule, gates)]
     if weight > (URGENT_ASKING if asks and free else URGENT):
         return next(iter(free or found), rules()["other_situation"])

@@ -1,8 +1,8 @@
 """Lo aprendido de miles de preguntas tecleadas: si urge, si pasa del alcance y qué ficha vale.
 
 Sumas y productos de los pesos que ajusta `data_audit/fit_safety.py`; ningún modelo de lenguaje.
-Los rasgos son palabras, parejas, trozos de palabra, sentidos, signos y reglas del léxico: las
-reglas no deciden solas, dicen su parte y el peso de cada una sale de las preguntas.
+Los rasgos son palabras, parejas, trozos de palabra, los conceptos que nombran, signos y reglas del
+léxico: las reglas no deciden solas, dicen su parte y el peso de cada una sale de las preguntas.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 import nurse_common as common
 
-from .text import gated, holds, matches, open_gates, prepare, rules, terms_of
+from .text import gated, holds, matches, open_gates, possible, prepare, terms_of
+from .thesaurus import concepts
 
 WEIGHTS_FILE = Path(__file__).with_name("weights.npz")
 # Las clases de las preguntas que ninguna ficha contesta: ajenas, y fuera de alcance.
@@ -36,26 +37,29 @@ class Reading(NamedTuple):
     records: dict[str, float]  # ficha (o NONE, OUTSIDE) -> probabilidad de ser la que contesta
 
 
-def features(question: str) -> list[str]:
-    """Rasgos de una pregunta, sin repetir y en orden fijo."""
+def features(question: str, part_of: str | None = None) -> list[str]:
+    """Rasgos de una pregunta (o de una parte de `part_of`), sin repetir y en orden fijo."""
     text = prepare(question)
+    hints = possible(prepare(part_of or question))
     words = re.findall(r"[a-z0-9]+", text)
     found = [f"t:{term}" for term in terms_of(text)] + [f"w:{word}" for word in words]
-    found += [f"n:{word}" for word in _denied(text)]
+    denied = set(_denied(text))
+    found += [f"n:{word}" for word in words if word in denied]
+    for place, concept in concepts(words):
+        found += [f"k:{concept}"] + [f"m:{concept}"] * (words[place] in denied)
     found += [f"b:{a} {b}" for a, b in zip(words, words[1:], strict=False)]
     for word in dict.fromkeys(words):
         whole = f"<{word}>"
         for size in PIECES:
             found += [f"c:{whole[i : i + size]}" for i in range(len(whole) - size + 1)]
-    signs = rules()["signs"].items()
-    found += [f"s:{name}" for name, group in signs if any(matches(p, text) for p in group)]
+    found += [f"s:{name}" for name, group in hints.signs if any(matches(p, text) for p in group)]
     gates = open_gates(text)
     found += [f"g:{name}" for name in sorted(gates)]
-    for rule in rules()["situations"]:
+    for rule in hints.situations:
         if holds(rule, text):
             kind = "gated" if gated(rule, gates) else "free"
             found += [f"r:{rule['slug']}", f"r:{kind}"]
-    found += [f"l:{rule['slug']}" for rule in rules()["limits"] if holds(rule, text)]
+    found += [f"l:{rule['slug']}" for rule in hints.limits if holds(rule, text)]
     return list(dict.fromkeys(found))
 
 
@@ -86,6 +90,7 @@ class Weights:
 
         with np.load(path) as file:  # sin pickle: NumPy no lo lee si no se le pide
             self.arrays = dict(file)
+        self.arrays["output"] = self.arrays["output"].astype("float32")
         texts = {name: self.arrays[name].tobytes().decode() for name in ("names", "classes")}
         self.place = {name: index for index, name in enumerate(texts["names"].split("\n"))}
         known = [line.split() for line in texts["classes"].split("\n")]
@@ -102,7 +107,8 @@ class Weights:
         chances = self._chances(rows)
         usual = chances @ self.arrays["rates"]  # (2,) lo que suelen ser esas preguntas
         logits = self.arrays["heads"][rows].astype("float32").sum(0) + self.arrays["head_bias"]
-        urgent, limit = logits + self.arrays["usual_gain"] * np.log(usual / (1 - usual))
+        logits += self.arrays["usual_gain"] * np.log(usual / (1 - usual))
+        urgent, limit = logits + chances @ self.arrays["usual_records"]
         words = [name in self.place for name in names if name[0] == "w"]
         if 2 * sum(words) <= len(words):  # si no entiende ni la mitad, ninguna ficha es cercana
             chances = chances * 0.0
@@ -118,7 +124,7 @@ class Weights:
         pairs = self.arrays["vectors"][rows]  # cada byte lleva dos números de 4 bits, más 8
         vectors = np.stack([pairs >> 4, pairs & 15], 2).reshape(len(rows), -1).astype("float32") - 8
         hidden = (weights * self.arrays["scales"][rows].astype("float32")) @ vectors
-        logits = self.arrays["output"].astype("float32") @ hidden + self.arrays["output_bias"]
+        logits = self.arrays["output"] @ hidden + self.arrays["output_bias"]
         chances = np.exp(logits - logits.max())
         return chances / chances.sum()
 
@@ -135,7 +141,8 @@ def read(question: str) -> Reading:
     Sin las partes bastaría rodear «no respira» de frases sobre otra cosa para que no se viera.
     """
     whole = _weights().read(features(question))
-    parts = [_weights().read(features(text)) for text in _parts(question) if whole.urgent <= 0]
+    pieces = _parts(question) if whole.urgent <= 0 else []
+    parts = [_weights().read(features(piece, question)) for piece in pieces]
     loudest = max(parts, key=lambda part: part.urgent, default=whole)
     urgent = max(whole.urgent, loudest.urgent - PART_MARGIN)
     limit = max([whole.limit, *(part.limit - PART_MARGIN for part in parts)])

@@ -6,6 +6,7 @@ corregida) se buscan por su texto, con BM25, sinónimos y erratas perdonadas.
 
 from __future__ import annotations
 
+import gc
 import math
 from collections import Counter
 from collections.abc import Iterable
@@ -15,7 +16,7 @@ import nurse_common as common
 
 from . import learned
 from .assess import Assessment, assess
-from .text import marked, mentions, prepare, rules, terms, terms_of
+from .text import marked, mentions, prepare, rules, terms, terms_of, warm_up
 
 CLOSE_SCORE = 0.25  # puntuación mínima para mostrar una ficha
 TEXT_GAIN = 0.5  # puntos de una ficha de texto parecido (parecido 1) frente a una segura (1 punto)
@@ -40,7 +41,10 @@ class RecordIndex:
         self.records = list(records)
         self.learned = [learned.knows(row) for row in self.records]
         self.texts = None if all(self.learned) else TextIndex(self.records)
-        self.search("hola", 1)  # compila el léxico ahora: la primera pregunta no espera
+        warm_up()
+        self.search("hola", 1)  # también los pesos: la primera pregunta no espera
+        # Las tablas ya no cambian: si no, el recolector las recorre (60 ms) entre pregunta y aviso.
+        gc.freeze()
 
     def search(self, question: str, k: int = 3) -> list[Hit]:
         """Las `k` fichas más cercanas, la mejor primero."""

@@ -12,9 +12,10 @@ import re
 import unicodedata
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 RULES_FILE = Path(__file__).with_name("lexicon.json")
+KINDS = ("situations", "limits")  # clases de reglas del léxico
 # Entre una negación y lo negado solo caben estas palabras: «no LE duele», «sin NINGÚN dolor».
 NEGATED = re.compile(
     r"[ -](?:no|ni|sin|nunca|tampoco|niega|casi)[ -]"
@@ -120,6 +121,15 @@ def _corrected(word: str) -> str:
     return word
 
 
+def warm_up() -> None:
+    """Compila lo que solo se busca al cumplirse una regla y carga el corrector de erratas."""
+    for kind in KINDS:
+        for rule in rules()[kind]:
+            for pattern in rule.get("unless", ()):
+                regex(pattern)
+    _corrected("errrata")
+
+
 def mentions(pattern: str, text: str) -> bool:
     """Si el patrón (o alguno del signo «@nombre») aparece, negado o no."""
     patterns = rules()["signs"].get(pattern[1:], [pattern])
@@ -142,6 +152,36 @@ def holds(rule: dict[str, Any], text: str) -> bool:
         "all" in rule and all(any(matches(p, text) for p in group) for group in rule["all"])
     )
     return found and not any(regex(pattern).search(text) for pattern in rule.get("unless", ()))
+
+
+class Possible(NamedTuple):
+    """Lo del léxico que aparece en un texto, negado o no: en sus partes no puede haber más."""
+
+    situations: list[dict[str, Any]]
+    limits: list[dict[str, Any]]
+    signs: list[tuple[str, list[str]]]  # nombre y patrones que aparecen
+
+
+@lru_cache(maxsize=8)
+def possible(text: str) -> Possible:
+    """Lo que merece la pena buscar en el texto o en sus partes."""
+    seen: dict[str, bool] = {}
+
+    def appears(pattern: str) -> bool:
+        if pattern not in seen:
+            seen[pattern] = bool(regex(pattern).search(text))
+        return seen[pattern]
+
+    def may_hold(rule: dict[str, Any]) -> bool:
+        groups = rule.get("all", [[]])
+        return any(map(appears, rule.get("any", ()))) or all(any(map(appears, g)) for g in groups)
+
+    signs = [(name, list(filter(appears, group))) for name, group in rules()["signs"].items()]
+    return Possible(
+        list(filter(may_hold, rules()["situations"])),
+        list(filter(may_hold, rules()["limits"])),
+        signs,
+    )
 
 
 def open_gates(text: str) -> set[str]:

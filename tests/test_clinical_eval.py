@@ -31,7 +31,7 @@ RECORDS = {record["id"]: record for record in common.load_records(common.DATA_FI
 
 def test_question_set_is_complete() -> None:
     """Cuántas hay de cada cosa, sin repetir y con todos los temas."""
-    assert len(EVERY) >= 900
+    assert len(EVERY) >= 1400
     assert len({item.id for item in EVERY}) == len(EVERY)
     assert len({normalize(item.question) for item in EVERY}) == len(EVERY)
     assert sum(item.urgent for item in EVERY) >= 80
@@ -158,13 +158,14 @@ TUNE = [
     row("Q-4", "qué dosis tomo", kind="scope", scope=True, records=["PA-0003"]),
     row("Q-5", "tragó veneno", records=["PA-0001"], must_not=["provoque el vomito"]),
 ]  # fmt: skip
+DEV = [row("Q-7", "ya no respira", kind="urgent", urgent=True, records=["PA-0001"])]
 TEST = [row("Q-6", "respira mejor tras correr", kind="info", records=["PA-0004"])]
 
 
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Carpeta con preguntas y fichas de prueba; las órdenes leen y escriben en ella."""
-    for split, rows in (("tune", TUNE), ("test", TEST)):
+    for split, rows in (("tune", TUNE), ("dev", DEV), ("test", TEST)):
         text = "\n".join(json.dumps(item, ensure_ascii=False) for item in rows)
         (tmp_path / f"questions_{split}.jsonl").write_text(text, encoding="utf-8")
     text = "\n".join(json.dumps(record, ensure_ascii=False) for record in FICHAS)
@@ -191,7 +192,7 @@ def test_records_only_table(lab: Path, capsys: pytest.CaptureFixture[str]) -> No
     """Cada medida cuenta las preguntas que debe."""
     assert run(lab) == 0
     table = cells(capsys.readouterr().out)
-    assert table["Medida"] == ["ajuste (5)", "Pedido"]
+    assert table["Medida"] == ["aprendidas (5)", "Pedido"]
     assert table["Urgencias con aviso"] == ["1/2 (50,0 %) NO LLEGA", "al menos 98 %"]
     assert table["Ficha correcta la primera"] == ["4/5 (80,0 %)", "al menos 80 %"]
     assert table["Ficha correcta entre las tres primeras"][0] == "5/5 (100,0 %)"
@@ -206,13 +207,13 @@ def test_records_only_table(lab: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_details_keep_the_reserve_closed(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Con «all» solo se listan fallos de ajuste; los de reserva, pidiéndolos."""
+    """Con «all» solo se listan fallos de las aprendidas; los de reserva, pidiéndolos."""
     run(lab, "--details", "--split", "all")
     output = capsys.readouterr().out
     assert "Q-2 [urgent] se ahoga\n    urgencia sin aviso\n    falta el dato 112" in output
     assert "peligroso: Provoque el vómito." in output
     assert "ficha: puesto 2 (sale PA-0004 PA-0001 PA-0002; vale PA-0001)" in output
-    assert "Q-1" not in output and "Q-6" not in output
+    assert not re.search("Q-[167]", output)
     run(lab, "--details", "--split", "test")
     output = capsys.readouterr().out
     assert "Q-6 [info] respira mejor tras correr\n    falsa alarma\n    ficha: ausente" in output
@@ -268,7 +269,8 @@ def test_report_keeps_one_section_per_model(
     assert re.findall(r"^## .*", text, re.MULTILINE) == [
         "## Solo fichas, sin modelo", "## Final.gguf (doble)",
     ]  # fmt: skip
-    assert "| Urgencias con aviso | 1/2 (50,0 %) NO LLEGA | sin casos | al menos 98 % |" in text
+    cells = "1/2 (50,0 %) NO LLEGA | 1/1 (100,0 %) | sin casos | al menos 98 %"
+    assert f"| Urgencias con aviso | {cells} |" in text
     for name in ("results.png", "results_final_gguf.png"):
         assert f"({name})" in text
         assert (lab / name).read_bytes().startswith(b"\x89PNG")
