@@ -202,7 +202,7 @@ def draw_chart(runs: Runs, title: str, path: Path) -> None:
     axes.set_xlabel("% de preguntas")
     axes.set_title(title)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="lower right", ncols=3, frameon=False)
+    figure.legend(loc="lower right", ncols=4, frameon=False)
     figure.tight_layout(rect=(0, 0.05, 1, 1))
     figure.savefig(path, dpi=130, format="png")
     plt.close(figure)
