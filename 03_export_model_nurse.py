@@ -4,7 +4,7 @@ Uso:     python 03_export_model_nurse.py
          python 03_export_model_nurse.py --only gguf --gguf-type q4_0
 Lee:     model_nurse_final/ (paso 2) y, para la prueba, los registros.
 Escribe: model_nurse_final.zip y .zip.sha256; model_nurse_final.gguf y Modelfile (para Ollama).
-Tarda:   con TinyLlama en una CPU de 2 núcleos, unos 12 s el zip y unos 40 s el GGUF.
+Tarda:   con TinyLlama en una CPU de 2 núcleos, unos 15 s el zip y unos 45 s el GGUF.
 No hace: no publica nada y no cambia model_nurse_final/.
 
 El GGUF sirve para llama.cpp, Ollama, LM Studio y el paso 4. Los tensores pasan de uno en uno, así

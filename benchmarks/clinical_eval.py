@@ -105,6 +105,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add
     add("--split", choices=(*scoring.SPLITS, "all"), default="tune",
         help="tune (aprendidas), dev (umbrales), test (reserva) o all" + default)  # fmt: skip
+    add(
+        "--ids",
+        default="",
+        help="solo las preguntas cuyo id empieza así; varios comienzos, con comas",
+    )
     add("--engine", choices=("records", "auto", "transformers", "llama.cpp"),
         help="records no usa ningún modelo (por defecto: records, o auto con --model)")  # fmt: skip
     add("--model", type=Path, help=f"carpeta o .gguf (con --engine: {common.MODEL_DIR.name})")
@@ -128,11 +133,17 @@ def main(argv: list[str] | None = None) -> int:
     index = safety.RecordIndex(records)
     print(f"Índice de {len(records)} fichas: {1000 * (perf_counter() - start):.0f} ms. {label}.")
     splits = scoring.SPLITS if args.split == "all" else (args.split,)
-    runs = {split: evaluate(scoring.load_questions(split), index, ask) for split in splits}
+    runs, wanted = {}, tuple(args.ids.split(","))
+    for split in splits:
+        chosen = [item for item in scoring.load_questions(split) if item.id.startswith(wanted)]
+        if chosen:
+            runs[split] = evaluate(chosen, index, ask)
+    if not runs:
+        common.fail(f"Ninguna pregunta tiene un id que empiece así: «{args.ids}».")
     report.print_table(report.table_rows(runs))
     if args.details:
-        print_failures(runs[splits[0]])  # con «all», los de las aprendidas
-    if args.split == "all":
+        print_failures(runs.get(splits[0], []))  # con «all», los de las aprendidas
+    if args.split == "all" and not args.ids:
         image = report.write_report(runs, name, label, common.sha256_file(args.data))
         print(f"Escrito: {report.RESULTS_FILE.name} y {image.name}, en {image.parent}")
     return 0

@@ -219,6 +219,18 @@ def test_details_keep_the_reserve_closed(lab: Path, capsys: pytest.CaptureFixtur
     assert "Q-6 [info] respira mejor tras correr\n    falsa alarma\n    ficha: ausente" in output
 
 
+def test_some_ids_are_measured_alone(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Parte de las preguntas, sin tocar RESULTS.md, que es de todas."""
+    run(lab, "--split", "all", "--ids", "Q-1,Q-2")
+    table = cells(capsys.readouterr().out)
+    assert table["Medida"] == ["aprendidas (2)", "Pedido"]
+    assert not (lab / "RESULTS.md").exists()
+    run(lab, "--split", "all", "--details", "--ids", "Q-6")  # solo de reserva: no se lista
+    assert "respira mejor" not in capsys.readouterr().out
+    with pytest.raises(common.NurseError, match="empiece así: «Z»"):
+        run(lab, "--ids", "Z")
+
+
 class StubEngine:
     """Responde siempre lo mismo y recuerda a qué."""
 
