@@ -104,8 +104,10 @@ class Screen:
         paint, unpaint = (COLORS[color], RESET) if self.color and COLORS[color] else ("", "")
         sys.stdout.write(paint)
         self._column, self._gap = 0, ""
-        text, word = label, label
+        text, word = label, ""
         try:
+            self._put(label)
+            sys.stdout.flush()  # se ve ya que la pregunta está en marcha
             for piece in pieces:
                 clean = printable(piece)
                 text += clean

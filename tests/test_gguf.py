@@ -14,6 +14,7 @@ import gguf
 import numpy as np
 import pytest
 from conftest import Result, script
+from safetensors.numpy import load_file, save_file
 from sentencepiece import SentencePieceProcessor
 
 import nurse_common as common
@@ -52,10 +53,25 @@ def field(reader: gguf.GGUFReader, key: str) -> Any:
     return reader.get_field(key).contents()
 
 
+def sharpen(stage: Path) -> None:
+    """Separa la primera palabra de la segunda: casi empatadas, decide el redondeo de cada CPU."""
+    weights = stage / "model.safetensors"
+    tensors = load_file(weights)
+    random = np.random.default_rng(1)
+    embeddings, head = tensors["model.embed_tokens.weight"], tensors["lm_head.weight"]
+    embeddings *= np.float16(200)  # cada token decide, sobre todo, el siguiente
+    head *= np.exp(random.normal(0, 0.5, (len(head), 1))).astype(np.float16)
+    save_file(tensors, weights, {"format": "pt"})
+    manifest = common.read_json(stage / "manifest.json", "")
+    manifest["weights_sha256"] = common.sha256_file(weights)
+    common.write_json(stage / "manifest.json", manifest)
+
+
 @pytest.mark.parametrize("kind", gguf_file.GGUF_TYPES)
 def test_export_proves_what_it_writes(
     stage: Path, export: ModuleType, run_main: Run, kind: str
 ) -> None:
+    sharpen(stage)
     result = run_main(EXPORT, "--model", stage, "--only", "gguf", "--gguf-type", kind)
     assert result.code == 0, result.err
     assert {path.name for path in stage.parent.iterdir()} == {

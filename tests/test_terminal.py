@@ -205,7 +205,7 @@ def test_colour_is_never_the_only_signal(
 def test_real_model(terminal_of: Callable[..., Any], merged: Path) -> None:
     child = terminal_of("04_chat_nurse.py", "--model", merged, "--greedy", columns=200)
     assert re.match(r"TinyLlama Nurse: base \S+, pesos [0-9a-f]{12}\. Motor: transf", child.start)
-    say(child, "¿Qué hago ante una picadura de abeja?", "Enfermero: ")
+    say(child, "¿Qué hago ante una picadura de abeja?", "Enfermero:")
     say(child, "/estado", "Turnos recordados: 1 (")
     assert leave(child, "d") == 0
 
