@@ -53,8 +53,8 @@ def require_space(target: Path, needed: int) -> None:
     free = shutil.disk_usage(target.parent).free
     if free < needed:
         common.fail(
-            f"No hay espacio para {target.name}: hacen falta {needed / 1e9:.2f} GB y quedan "
-            f"{free / 1e9:.2f} GB en {target.parent}. Liberar sitio y repetir."
+            f"No hay espacio para {target.name}: hacen falta {needed / 1e6:.0f} MB y "
+            f"quedan {free / 1e6:.0f} en {target.parent}. Liberar sitio y repetir."
         )
 
 
