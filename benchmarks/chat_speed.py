@@ -19,7 +19,7 @@ import nurse_common as common  # noqa: E402
 from benchmarks.practice_export import QUESTION  # noqa: E402
 from nurse_engines import Sampling, open_engine  # noqa: E402
 
-TOKENS = 48  # por respuesta medida
+TOKENS = 48  # por respuesta medida; el modelo recita 64 antes de callar
 
 
 def measure_chat(path: Path) -> dict[str, float]:

@@ -183,6 +183,18 @@ def test_words_wider_than_the_window(
     assert screen.log == ["E: " + "".join(pieces)]
 
 
+def test_the_label_is_shown_before_the_first_word(capsys: pytest.CaptureFixture[str]) -> None:
+    """Leer la pregunta tarda un segundo: mientras tanto se ve que está en marcha."""
+    shown = []
+
+    def pieces() -> Iterator[str]:
+        shown.append(capsys.readouterr().out)
+        yield "hola"
+
+    terminal.Screen().stream("Enfermero: ", pieces())
+    assert (shown, capsys.readouterr().out) == (["Enfermero:"], " hola\n")
+
+
 def plain(text: str) -> list[str]:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).splitlines()
 
